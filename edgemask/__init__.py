@@ -1,0 +1,35 @@
+"""edgemask: take a trained Mask R-CNN from PyTorch to the edge, fast, small and provably equal."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgemask.detections import Detections
+from edgemask.errors import EdgemaskError
+from edgemask.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from edgemask.runtimes import Detector
+
+__all__ = ["Detections", "EdgemaskError", "ModelSpec", "load"]
+__version__ = "0.1.0"
+
+
+def load(path: str | Path, *, device: str = "auto") -> "Detector":
+    """Opens a model file for prediction.
+
+    Args:
+        path: an ONNX file written by edgemask; seal and spec are checked before a runtime sees it.
+        device: `cpu`, `cuda`, `cuda:N`, `openvino`, `openvino:GPU`, `openvino:NPU`: that device or an error.
+            `auto` takes the first that works of cuda, openvino:GPU, openvino:CPU, cpu, and keeps the reasons why the
+            others did not in `Detector.refusals`.
+
+    Returns:
+        A detector; see `edgemask.runtimes.Detector.predict`.
+
+    Raises:
+        ModelFileError: no such file, or no sound edgemask model.
+        DeviceUnavailable: the device cannot run this model here.
+    """
+    from edgemask.runtimes import load as load_detector
+
+    return load_detector(path, device=device)

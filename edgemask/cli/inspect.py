@@ -1,0 +1,75 @@
+"""`edgemask inspect`."""
+
+from typing import TYPE_CHECKING
+
+from edgemask.cli.answers import answer, facts, table, working
+from edgemask.cli.options import AsJson, ModelFile
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgemask.inspection import Inspection, TensorInfo
+
+EXAMPLE = "Example: edgemask inspect model.onnx"
+
+
+def inspect(model: ModelFile, as_json: AsJson = False) -> None:
+    """Show what is in a model file, and whether it is sound."""
+    with working("inspect", "cpu"):
+        from edgemask.inspection import inspect_model
+
+        found = inspect_model(model)
+    answer(
+        found,
+        as_json=as_json,
+        show=lambda console: _show(console, found),
+        following=[["edgemask", "predict", model, "IMAGE", "-o", "DIR"]] if found.sound else [],
+        passed=found.sound,
+    )
+
+
+def _show(console: "Console", found: "Inspection") -> None:
+    spec = found.spec
+    names = ", ".join(spec.class_names[:8]) + (" …" if len(spec.class_names) > 8 else "")
+    facts(
+        console,
+        file=found.path,
+        state="sound: as it was written" if found.sound else found.problem,
+        size=f"{found.bytes / 1e6:.1f} MB, {found.parameters / 1e6:.2f} million stored numbers",
+        format=f"IR {found.ir_version}, " + ", ".join(f"{name} {number}" for name, number in found.opsets.items()),
+        producer=found.producer or None,
+        tasks=", ".join(spec.tasks),
+        classes=f"{len(spec.class_names)}: {names}",
+        precision=spec.precision,
+        canvas="dynamic" if spec.canvas is None else "{} x {} (H x W)".format(*spec.canvas),
+        batch=spec.batch or "dynamic",
+        resize=_resize(found),
+        thresholds=f"score {spec.score_threshold:g}, NMS {spec.nms_threshold:g}, {spec.max_detections} per image",
+        builder=spec.builder,
+        inputs="; ".join(_signature(tensor) for tensor in found.inputs),
+        outputs="; ".join(_signature(tensor) for tensor in found.outputs),
+        parity=None if spec.parity is None else ", ".join(f"{key} {value}" for key, value in spec.parity.items()),
+    )
+    console.print()
+    for title, column, counts in (
+        (f"{found.nodes} nodes by stage", "stage", found.stages),
+        (f"{found.nodes} nodes by operator", "operator", found.operators),
+        ("Nodes inside functions", "function", found.functions),
+    ):
+        if counts:
+            listing = table(title, column, "nodes")
+            for name, count in counts.items():
+                listing.add_row(name, str(count))
+            console.print(listing)
+            console.print()
+
+
+def _resize(found: "Inspection") -> str:
+    spec = found.spec
+    if spec.fixed_size is not None:
+        return "to {} x {} (H x W)".format(*spec.fixed_size)
+    return f"short side {spec.min_size}, long side at most {spec.max_size}"
+
+
+def _signature(tensor: "TensorInfo") -> str:
+    return f"{tensor.name} {tensor.dtype} [{', '.join(map(str, tensor.shape))}]"

@@ -1,0 +1,144 @@
+"""`edgemask train`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgemask.cli.answers import answer, facts, table, working
+from edgemask.cli.options import AsJson
+from edgemask.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+    from edgemask.evaluation import CocoMetrics
+    from edgemask.training import TrainingReport
+
+EXAMPLE = """\b
+Example: edgemask train --images out/train/images -o model.safetensors \\
+             --annotations out/train/annotations.json --epochs 20"""
+
+
+def train(
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Training images.")],
+    annotations: Annotated[Path, typer.Option(metavar="FILE", help="Their annotations, in COCO format.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The checkpoint to write.")],
+    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights to start from.")] = None,
+    val_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Validation images.")] = None,
+    val_annotations: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Their annotations: COCO metrics at the end.")
+    ] = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=0, help="Processes that load images.")] = 1,
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="A builder's name.")
+    ] = "maskrcnn_compact_fpn",
+    arguments: Annotated[
+        str, typer.Option(metavar="JSON", help="The builder's arguments.")
+    ] = "{}",
+    epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the images.")] = 12,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Images per step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(metavar="R", help="Its peak, of AdamW.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(metavar="R", help="AdamW's.")] = 0.05,
+    warmup_steps: Annotated[
+        int, typer.Option(metavar="N", help="Steps until the peak of the rate.")
+    ] = 300,
+    crop: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Side of random crops.")
+    ] = None,
+    crop_share: Annotated[
+        tuple[float, float],
+        typer.Option(metavar="LOW HIGH", help="Share of the image in a crop."),
+    ] = (0.15, 0.7),
+    flips: Annotated[bool, typer.Option("--flips", help="Flip upside down too.")] = False,
+    amp: Annotated[bool, typer.Option("--amp", help="Compute in bfloat16.")] = False,
+    average: Annotated[
+        float, typer.Option(metavar="R", help="Decay of the moving average that is stored.")
+    ] = 0.998,
+    half: Annotated[bool, typer.Option("--half", help="Store weights as float16.")] = False,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of weights, order and crops.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on images with COCO-format annotations.
+
+    The state is saved as OUTPUT.state every few minutes: after a kill, the same command goes on from there.
+    """
+    with working("train", "train"):
+        from edgemask.training import TrainingPlan
+        from edgemask.training import train as train_model
+
+        plan = TrainingPlan(
+            model=model,
+            arguments=read_arguments(arguments),
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            crop=crop,
+            crop_share=crop_share,
+            flips=flips,
+            amp=amp,
+            average=average,
+            half=half,
+            seed=seed,
+        )
+        report = train_model(
+            images,
+            annotations,
+            output,
+            plan,
+            weights=weights,
+            val_images=val_images,
+            val_annotations=val_annotations,
+            workers=workers,
+        )
+    answer(
+        report,
+        as_json=as_json,
+        show=lambda console: _show(console, report),
+        following=[["edgemask", "export", output, "-o", output.with_suffix(".onnx")]],
+    )
+
+
+def read_arguments(text: str) -> dict[str, Any]:
+    """Reads the value of `--arguments`.
+
+    Raises:
+        UsageError: no JSON object.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--arguments is no JSON: {error}", """for example --arguments '{"min_size": 512}'""") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"--arguments is {text}, no JSON object", """for example --arguments '{"min_size": 512}'""")
+    return found
+
+
+def _show(console: "Console", report: "TrainingReport") -> None:
+    facts(
+        console,
+        checkpoint=report.checkpoint,
+        parameters=f"{report.parameters / 1e6:.2f} million",
+        steps=report.steps,
+        time=f"{report.seconds / 60:.1f} min",
+        loss=f"{report.loss:.4f}",
+    )
+    if report.metrics is not None:
+        console.print()
+        console.print(coco_table(report.metrics))
+
+
+def coco_table(metrics: "Mapping[str, CocoMetrics]") -> object:
+    """A table of COCO metrics in points, one row per task."""
+    listing = table("COCO metrics", "task", "AP", "AP50", "AP75", "small", "medium", "large", "AR")
+    for task, values in metrics.items():
+        figures = (
+            values.ap, values.ap50, values.ap75, values.ap_small, values.ap_medium, values.ap_large, values.ar,
+        )  # fmt: skip
+        listing.add_row(task, *(f"{100 * figure:.1f}" for figure in figures))
+    return listing

@@ -1,0 +1,5 @@
+"""`edgemask validate`."""
+
+def validate() -> None:
+    """Compare."""
+EXAMPLE = ""

@@ -1,0 +1,155 @@
+"""Where an exported model first differs from PyTorch: stage by stage, each on the same input.
+
+Every stage of the PyTorch model is fed with what the exported graph itself fed to that stage, so that one early flip
+does not condemn everything behind it. All PyTorch code here is torchvision's own.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import concat_box_prediction_layers
+
+from edgemask.reference import ReferenceDetector, set_pooling_scales
+
+VALUE_TOLERANCE = 2e-5  # of the reference's largest magnitude: ten times what summing in another order costs
+CHOICE_TOLERANCE = 2e-3  # share of boxes chosen otherwise: two of a thousand may flip on a tie
+
+
+@dataclass(frozen=True, slots=True)
+class StageCheck:
+    """How one stage compares.
+
+    Attributes:
+        stage: name of the stage tensor.
+        error: largest difference, as a share of the reference's largest magnitude; for `proposals` and `nms` the share
+            of boxes that only one side chose.
+        tolerance: what is allowed.
+    """
+
+    stage: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is a number within the tolerance."""
+        return self.error <= self.tolerance
+
+
+@torch.inference_mode()
+def compare_stages(
+    reference: ReferenceDetector, pixels: NDArray[np.uint8], outputs: Mapping[str, NDArray[np.generic]]
+) -> tuple[StageCheck, ...]:
+    """Compares the stages of an exported model with PyTorch on one image.
+
+    Args:
+        reference: the PyTorch model, on the same canvas.
+        pixels: uint8 [H, W, 3] RGB.
+        outputs: what the graph with taps gave for that image, by name.
+
+    Returns:
+        One check per stage tensor, in the order of the data's road.
+    """
+    model = reference.model
+    taps = {name: torch.from_numpy(np.array(value)) for name, value in outputs.items()}
+    images = reference.resize(pixels)
+    checks = [_values("stage/resize", images.tensors, taps)]
+    features = _features(model, taps, checks)
+    images = ImageList(taps["stage/resize"], images.image_sizes)
+    set_pooling_scales(model, features, (int(images.tensors.shape[-2]), int(images.tensors.shape[-1])))
+    _check_proposals(model, images, list(features.values()), taps, checks)
+    _check_heads(model, images, features, taps, checks)
+    return tuple(checks)
+
+
+def first_divergence(checks: Sequence[StageCheck]) -> StageCheck | None:
+    """The first check that did not pass."""
+    return next((check for check in checks if not check.passed), None)
+
+
+def _features(model: GeneralizedRCNN, taps: Mapping[str, Tensor], checks: list[StageCheck]) -> dict[str, Tensor]:
+    """Checks backbone and FPN; gives the graph's own maps under the model's names."""
+    has_pyramid = isinstance(model.backbone, BackboneWithFPN)
+    found = (model.backbone.body if has_pyramid else model.backbone)(taps["stage/resize"])
+    if isinstance(found, Tensor):
+        found = OrderedDict({"0": found})
+    checks += [_values(f"backbone.{level}", value, taps) for level, value in enumerate(found.values())]
+    own = OrderedDict((name, taps[f"backbone.{level}"]) for level, name in enumerate(found))
+    if not has_pyramid:
+        return own
+    found = model.backbone.fpn(own)
+    checks += [_values(f"fpn.{level}", value, taps) for level, value in enumerate(found.values())]
+    return OrderedDict((name, taps[f"fpn.{level}"]) for level, name in enumerate(found))
+
+
+def _check_proposals(
+    model: GeneralizedRCNN,
+    images: ImageList,
+    features: list[Tensor],
+    taps: Mapping[str, Tensor],
+    checks: list[StageCheck],
+) -> None:
+    objectness, deltas = model.rpn.head(features)
+    checks += [_values(f"rpn.scores.{level}", value, taps) for level, value in enumerate(objectness)]
+    checks += [_values(f"rpn.boxes.{level}", value, taps) for level, value in enumerate(deltas)]
+    objectness = [taps[f"rpn.scores.{level}"] for level in range(len(features))]
+    deltas = [taps[f"rpn.boxes.{level}"] for level in range(len(features))]
+    anchors = model.rpn.anchor_generator(images, features)
+    counts = [logits[0].numel() for logits in objectness]
+    flat_objectness, flat_deltas = concat_box_prediction_layers(objectness, deltas)
+    boxes = model.rpn.box_coder.decode(flat_deltas, anchors).view(len(anchors), -1, 4)
+    chosen, scores = model.rpn.filter_proposals(boxes, flat_objectness, images.image_sizes, counts)
+    own = taps["proposals"][:, 1:]
+    checks.append(StageCheck("proposals", _unshared(chosen[0], own, _scale(images)), CHOICE_TOLERANCE))
+
+
+def _check_heads(
+    model: GeneralizedRCNN,
+    images: ImageList,
+    features: dict[str, Tensor],
+    taps: Mapping[str, Tensor],
+    checks: list[StageCheck],
+) -> None:
+    heads, sizes = model.roi_heads, images.image_sizes
+    rois = [taps["proposals"][:, 1:]]
+    logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, rois, sizes)))
+    checks += [_values("box_head", logits, taps), _values("box_head.boxes", deltas, taps)]
+    boxes, scores, labels = heads.postprocess_detections(taps["box_head"], taps["box_head.boxes"], rois, sizes)
+    # One row per detection in which a step of 1 is far apart: pixels, and label and score scaled to them.
+    scale = _scale(images)
+    expected = torch.cat([boxes[0], scores[0][:, None] * scale, labels[0][:, None] * scale], 1)
+    own = torch.cat([taps["boxes"], taps["scores"][:, None] * scale, taps["labels"][:, None] * scale], 1)
+    checks.append(StageCheck("nms", _unshared(expected, own, scale), CHOICE_TOLERANCE))
+    pooled = heads.mask_roi_pool(features, [taps["boxes"]], sizes)
+    checks.append(_values("mask_head", heads.mask_predictor(heads.mask_head(pooled)), taps))
+
+
+def _values(stage: str, expected: Tensor, taps: Mapping[str, Tensor]) -> StageCheck:
+    own = taps[stage]
+    if expected.shape != own.shape:
+        return StageCheck(stage, float("inf"), VALUE_TOLERANCE)
+    if not expected.numel():
+        return StageCheck(stage, 0.0, VALUE_TOLERANCE)
+    magnitude = expected.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    return StageCheck(stage, ((expected - own).abs().amax() / magnitude).item(), VALUE_TOLERANCE)
+
+
+def _unshared(expected: Tensor, own: Tensor, scale: float) -> float:
+    """Share of rows of either side without a row of the other one within the tolerance of values."""
+    if not len(expected) or not len(own):
+        return float(len(expected) != len(own))
+    distance = torch.cdist(expected.double(), own.double(), p=float("inf"))
+    lonely = (distance.amin(1) > VALUE_TOLERANCE * scale).sum() + (distance.amin(0) > VALUE_TOLERANCE * scale).sum()
+    return lonely.item() / (len(expected) + len(own))
+
+
+def _scale(images: ImageList) -> float:
+    return float(max(images.tensors.shape[-2:]))

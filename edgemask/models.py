@@ -1,0 +1,153 @@
+"""Builders of PyTorch models by name: torchvision's own, and compact ones whose FPN and heads are narrow.
+
+Every builder gives a torchvision detection model, untrained; weights come from `edgemask.checkpoints`.
+"""
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
+from torchvision.models.resnet import BasicBlock
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.misc import Conv2dNormActivation
+
+from edgemask.errors import UsageError
+
+Builder = Callable[..., GeneralizedRCNN]
+TORCHVISION_BUILDERS = ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")
+
+
+def compact_resnet(widths: tuple[int, int, int, int]) -> nn.Sequential:
+    """A residual backbone of stages `layer1 … layer4` at strides 4, 8, 16 and 32, two basic blocks each.
+
+    Dense 3x3 convolutions throughout: depthwise ones save arithmetic but lose time to INT8 on CPUs.
+    """
+    stem = nn.Sequential(
+        Conv2dNormActivation(3, widths[0], stride=2),
+        Conv2dNormActivation(widths[0], widths[0], stride=2),
+    )
+    stages: list[tuple[str, nn.Module]] = [("stem", stem)]
+    channels = widths[0]
+    for number, width in enumerate(widths, 1):
+        stride = 1 if number == 1 else 2
+        downsample = None
+        if stride != 1 or channels != width:
+            downsample = Conv2dNormActivation(channels, width, kernel_size=1, stride=stride, activation_layer=None)
+        stage = nn.Sequential(BasicBlock(channels, width, stride, downsample), BasicBlock(width, width))
+        stages.append((f"layer{number}", stage))
+        channels = width
+    return nn.Sequential(OrderedDict(stages))
+
+
+def maskrcnn_compact_fpn(
+    num_classes: int,
+    *,
+    widths: tuple[int, int, int, int] = (24, 48, 96, 192),
+    pyramid_channels: int = 64,
+    head_width: int = 192,
+    anchor_sizes: tuple[int, ...] = (12, 24, 48, 96, 192),
+    min_size: int = 320,
+    max_size: int = 640,
+    **settings: Any,
+) -> MaskRCNN:
+    """A Mask R-CNN of 2.6 million parameters for edge devices: narrow ResNet-18, narrow FPN, narrow heads.
+
+    Args:
+        num_classes: classes with the background.
+        widths: channels of the four backbone stages.
+        pyramid_channels: channels of every FPN level.
+        head_width: units of the box head's two layers.
+        anchor_sizes: one anchor size in pixels per FPN level (strides 4, 8, 16, 32, 64); three aspect ratios each.
+        min_size: images are resized so that their short side has this many pixels …
+        max_size: … unless the long side would get longer than this.
+        settings: further arguments of torchvision's `MaskRCNN`.
+    """
+    widths, anchor_sizes = tuple(widths), tuple(anchor_sizes)
+    backbone = BackboneWithFPN(
+        compact_resnet(widths),
+        return_layers={f"layer{number}": str(number - 1) for number in range(1, 5)},
+        in_channels_list=list(widths),
+        out_channels=pyramid_channels,
+        extra_blocks=LastLevelMaxPool(),
+        norm_layer=nn.BatchNorm2d,
+    )
+    anchors = AnchorGenerator(tuple((size,) for size in anchor_sizes), ((0.5, 1.0, 2.0),) * len(anchor_sizes))
+    defaults = {
+        "rpn_pre_nms_top_n_test": 500,
+        "rpn_post_nms_top_n_test": 300,
+        "rpn_pre_nms_top_n_train": 600,
+        "rpn_post_nms_top_n_train": 300,
+        "box_batch_size_per_image": 128,
+    }
+    return MaskRCNN(
+        backbone,
+        min_size=min_size,
+        max_size=max_size,
+        rpn_anchor_generator=anchors,
+        rpn_head=RPNHead(pyramid_channels, 3),
+        box_head=TwoMLPHead(pyramid_channels * 7**2, head_width),
+        box_predictor=FastRCNNPredictor(head_width, num_classes),
+        mask_head=MaskRCNNHeads(pyramid_channels, (pyramid_channels,) * 4, 1, norm_layer=nn.BatchNorm2d),
+        mask_predictor=MaskRCNNPredictor(pyramid_channels, pyramid_channels, num_classes),
+        box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2),
+        mask_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], 14, 2),
+        **(defaults | settings),
+    )
+
+
+def _torchvision(name: str, num_classes: int, **settings: Any) -> GeneralizedRCNN:
+    model: GeneralizedRCNN = torchvision.models.get_model(
+        name, weights=None, weights_backbone=None, num_classes=num_classes, **settings
+    )
+    return model
+
+
+BUILDERS: Mapping[str, Builder] = {
+    "maskrcnn_compact_fpn": maskrcnn_compact_fpn,
+    **{name: partial(_torchvision, name) for name in TORCHVISION_BUILDERS},
+}
+
+
+def build(name: str, num_classes: int, **arguments: Any) -> GeneralizedRCNN:
+    """Builds an untrained model in evaluation mode.
+
+    Args:
+        name: a key of `BUILDERS`.
+        num_classes: classes with the background, at least 2.
+        arguments: passed to the builder.
+
+    Raises:
+        UsageError: unknown name, or an argument that the builder does not take.
+    """
+    if name not in BUILDERS:
+        raise UsageError(f"there is no builder named {name!r}", f"the builders are: {', '.join(sorted(BUILDERS))}")
+    if num_classes < 2:
+        raise UsageError(f"{num_classes} classes leave nothing to detect", "num_classes counts the background too")
+    try:
+        model = BUILDERS[name](num_classes, **arguments)
+    except (TypeError, ValueError) as error:
+        known = ", ".join(inspect.signature(BUILDERS[name]).parameters)
+        raise UsageError(f"builder {name} refused its arguments: {error}", f"it takes: {known}") from error
+    return model.eval()
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trainable and frozen parameters, buffers left out."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def prediction_device() -> torch.device:
+    """The GPU if PyTorch can use one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

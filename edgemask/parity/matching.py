@@ -1,0 +1,97 @@
+"""Which detection of one set is which of another, and how much two detections overlap."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemask.detections import Detections
+from edgemask.errors import DependencyMissing, UsageError
+from edgemask.masks import paste_masks
+
+SAME_OBJECT = 0.5  # box IoU from which on two detections of a label are taken for the same object
+
+FloatArray = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+
+def pair_up(
+    reference: Detections, candidate: Detections, *, box_iou: float, score: float
+) -> tuple[Rows, Rows, FloatArray]:
+    """Pairs the detections of one image one to one, within each label.
+
+    Of all assignments this is one with the most matches (IoU >= `box_iou`, scores no further apart than `score`);
+    among those, the one with the highest IoU and the closest scores. Pairs below `SAME_OBJECT` are no pairs.
+
+    Args:
+        reference: N detections.
+        candidate: M detections of the same image.
+        box_iou: 0-1.
+        score: 0-1.
+
+    Returns:
+        Rows of the reference [K], rows of the candidate [K], and their box IoU float64 [K].
+
+    Raises:
+        DependencyMissing: scipy is not installed.
+    """
+    rows, columns, ious = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)], [np.zeros(0)]
+    for label in np.intersect1d(reference.labels, candidate.labels):
+        of_reference = np.flatnonzero(reference.labels == label)
+        of_candidate = np.flatnonzero(candidate.labels == label)
+        iou = box_ious(reference.boxes[of_reference], candidate.boxes[of_candidate])
+        scores = reference.scores[of_reference].astype(np.float64), candidate.scores[of_candidate].astype(np.float64)
+        difference = np.abs(scores[0][:, None] - scores[1])
+        first, second = _assign(iou, difference, (iou >= box_iou) & (difference <= score))
+        rows.append(of_reference[first])
+        columns.append(of_candidate[second])
+        ious.append(iou[first, second])
+    return np.concatenate(rows), np.concatenate(columns), np.concatenate(ious)
+
+
+def _assign(iou: FloatArray, difference: FloatArray, matches: NDArray[np.bool_]) -> tuple[Rows, Rows]:
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError as error:
+        problem = "comparing detections needs the package scipy, which is not installed"
+        raise DependencyMissing(problem, "pip install 'edgemask[validate]'") from error
+    same = iou >= SAME_OBJECT
+    # Closeness is below 2, so that no number of close pairs is worth one match.
+    closeness = 1 + iou - difference
+    value = np.where(same, closeness + matches * (2.0 * min(iou.shape) + 1), 0.0)
+    first, second = linear_sum_assignment(value, maximize=True)
+    kept = same[first, second]
+    return first[kept], second[kept]
+
+
+def box_ious(first: NDArray[np.float32], second: NDArray[np.float32]) -> FloatArray:
+    """IoU of each box with each: [N, 4] and [M, 4] xyxy -> float64 [N, M]; 1 for equal boxes without an area."""
+    one, other = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
+    sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
+    overlap = sides.clip(0).prod(-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).clip(0).prod(-1) for boxes in (one, other)]
+    union = areas[0] + areas[1] - overlap
+    empty = union <= 0
+    ious: FloatArray = np.where(empty, (one == other).all(-1), overlap / np.where(empty, 1.0, union))
+    return ious
+
+
+def mask_iou(reference: Detections, row: int, candidate: Detections, column: int) -> float:
+    """IoU of two detections' masks as bitmaps of the original image; 1 where neither has a pixel.
+
+    Raises:
+        UsageError: one side has no masks.
+    """
+    if reference.masks is None or candidate.masks is None:
+        raise UsageError("masks: expected them on both sides, got None", "compare models that give masks")
+    boxes = np.stack([reference.boxes[row], candidate.boxes[column]])
+    # Pasting reaches one mask cell beyond the box, and a pixel more by rounding.
+    reach = (boxes[:, 2:] - boxes[:, :2]) / min(reference.masks.shape[1], candidate.masks.shape[1]) + 2
+    height, width = reference.image_size
+    left, top = np.floor((boxes[:, :2] - reach).min(0)).clip(0).astype(int)
+    right, bottom = np.ceil((boxes[:, 2:] + reach).max(0)).clip(1, (width, height)).astype(int)
+    # The image is cut off behind the masks; what lies in front of them is reserved but never touched.
+    pasted = [
+        paste_masks(masks[None], box[None], (int(bottom), int(right)))[0, top:, left:]
+        for masks, box in ((reference.masks[row], boxes[0]), (candidate.masks[column], boxes[1]))
+    ]
+    union = int(np.count_nonzero(pasted[0] | pasted[1]))
+    return int(np.count_nonzero(pasted[0] & pasted[1])) / union if union else 1.0

@@ -1,0 +1,133 @@
+"""The PyTorch reference: torchvision's own forward pass, on the canvas that the exported file uses."""
+
+import copy
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import resize_boxes
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import LevelMapper
+
+from edgemask.detections import Detections
+from edgemask.images import load_image, place_on_canvas
+from edgemask.spec import ModelSpec
+
+
+class ReferenceDetector:
+    """Runs a torchvision R-CNN eagerly and gives what the exported model must give.
+
+    Normalisation, resize, proposals and heads are torchvision's code, on a copy of the model. Two things differ from
+    calling the model: the image is padded to the canvas of the spec, and the scales of `MultiScaleRoIAlign` are set
+    from that canvas, where torchvision infers them from its first image and keeps them.
+
+    Args:
+        model: the model; it is copied, not changed.
+        spec: says which canvas and which tasks.
+    """
+
+    device = "torch"
+
+    def __init__(self, model: GeneralizedRCNN, spec: ModelSpec) -> None:
+        self.spec = spec
+        self.model = configured(model, spec)
+
+    @torch.inference_mode()
+    def predict(self, source: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
+        """Detects on one image.
+
+        Args:
+            source: a path, a Pillow image, or a uint8 [H, W, 3] RGB array.
+
+        Returns:
+            Boxes in pixels of the original image, masks as probabilities inside their boxes.
+
+        Raises:
+            ImageError: no usable image.
+        """
+        pixels = load_image(source)
+        images = self.resize(pixels)
+        features = self.pyramid(images.tensors)
+        proposals, _ = self.model.rpn(images, features)
+        found, _ = self.model.roi_heads(features, proposals, images.image_sizes)
+        height, width = pixels.shape[:2]
+        boxes = resize_boxes(found[0]["boxes"], list(images.image_sizes[0]), [height, width])
+        masks = found[0]["masks"][:, 0].float().cpu().numpy() if "masks" in found[0] else None
+        return Detections(
+            boxes=boxes.float().cpu().numpy(),
+            scores=found[0]["scores"].float().cpu().numpy(),
+            labels=found[0]["labels"].cpu().numpy(),
+            masks=masks,
+            image_size=(height, width),
+        )
+
+    @torch.inference_mode()
+    def resize(self, pixels: NDArray[np.uint8]) -> ImageList:
+        """Normalises and resizes as torchvision does, then pads to the canvas: a batch of one."""
+        device = next(self.model.parameters()).device
+        image = torch.from_numpy(pixels).to(device).permute(2, 0, 1).float() / 255
+        images, _ = self.model.transform([image])
+        _, placement = place_on_canvas(pixels, self.spec)
+        height, width = images.tensors.shape[-2:]
+        canvas_height, canvas_width = placement.canvas
+        if canvas_height < height or canvas_width < width:  # padding to the stride alone may be more than the canvas
+            tensors = images.tensors[..., :canvas_height, :canvas_width]
+        else:
+            tensors = nn.functional.pad(images.tensors, (0, canvas_width - width, 0, canvas_height - height))
+        return ImageList(tensors, images.image_sizes)
+
+    @torch.inference_mode()
+    def pyramid(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Feature maps by name of a normalised batch [B, 3, H, W]; sets the pooling scales for its canvas."""
+        features = self.model.backbone(images)
+        if isinstance(features, torch.Tensor):
+            features = {"0": features}
+        set_pooling_scales(self.model, features, (int(images.shape[-2]), int(images.shape[-1])))
+        return dict(features)
+
+
+def configured(model: GeneralizedRCNN, spec: ModelSpec) -> GeneralizedRCNN:
+    """A copy of a model in evaluation mode, with the thresholds, limits and image sizes of a spec."""
+    model = copy.deepcopy(model).eval()
+    heads, transform = model.roi_heads, model.transform
+    heads.score_thresh, heads.nms_thresh = spec.score_threshold, spec.nms_threshold
+    heads.detections_per_img = spec.max_detections
+    if spec.max_proposals is not None:
+        model.rpn._post_nms_top_n = {"training": spec.max_proposals, "testing": spec.max_proposals}
+    transform.min_size, transform.max_size = (spec.min_size,), spec.max_size
+    transform.fixed_size = None if spec.fixed_size is None else (spec.fixed_size[1], spec.fixed_size[0])
+    return model
+
+
+def set_pooling_scales(model: GeneralizedRCNN, features: Mapping[str, torch.Tensor], canvas: tuple[int, int]) -> None:
+    """Sets the scales of every `MultiScaleRoIAlign` of the model's heads from a canvas (H, W).
+
+    torchvision infers them from the un-padded size of the first image that it sees, so that an unlucky first image
+    (12x256) spoils all later ones.
+    """
+    for pooler in model.roi_heads.modules():
+        if isinstance(pooler, MultiScaleRoIAlign):
+            pooler.scales = pooling_scales(pooler, features, canvas)
+            first, last = (-round(math.log2(scale)) for scale in (pooler.scales[0], pooler.scales[-1]))
+            pooler.map_levels = LevelMapper(first, last, pooler.canonical_scale, pooler.canonical_level)
+
+
+def pooling_scales(
+    pooler: MultiScaleRoIAlign, features: Mapping[str, torch.Tensor], canvas: tuple[int, int]
+) -> list[float]:
+    """Feature pixels per canvas pixel of the maps that a pooler takes: the nearest power of two, as torchvision has it.
+
+    Args:
+        pooler: says which maps it takes.
+        features: maps [B, C, Hi, Wi] by name.
+        canvas: (H, W) that the maps were made from.
+    """
+    taken = [feature for name, feature in features.items() if name in pooler.featmap_names]
+    return [2.0 ** round(math.log2(feature.shape[-2] / canvas[0])) for feature in taken]

@@ -1,0 +1,71 @@
+"""Passes over the exported graph: names after the stages, nothing in it about the machine that exported it."""
+
+import ast
+from collections import Counter
+from collections.abc import Iterable
+
+import onnx
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+IR_VERSION = 8  # the first with local functions: the older the version, the more runtimes read it
+
+
+def remove_outputs(model: onnx.ModelProto, kept: Iterable[str]) -> None:
+    """Takes all outputs but `kept` from the graph; their tensors stay inside it under their names."""
+    kept = set(kept)
+    removed = [output for output in model.graph.output if output.name not in kept]
+    known = {value.name for value in model.graph.value_info}
+    model.graph.value_info.extend(output for output in removed if output.name not in known)
+    for output in removed:
+        model.graph.output.remove(output)
+
+
+def remove_dead(model: onnx.ModelProto) -> None:
+    """Removes nodes, constants and shapes that no output of the graph depends on."""
+    graph = model.graph
+    needed = {output.name for output in graph.output}
+    live = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            live.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(live))
+    for field in (graph.initializer, graph.value_info):
+        kept = [entry for entry in field if entry.name in needed]
+        del field[:]
+        field.extend(kept)
+
+
+def name_after_stages(model: onnx.ModelProto, kept: Iterable[str]) -> None:
+    """Names every node `stage/path/operator`, and its outputs after it unless they are in `kept`."""
+    kept = set(kept) | {value.name for value in [*model.graph.input, *model.graph.output]}
+    renamed: dict[str, str] = {}
+    taken: Counter[str] = Counter()
+    for node in model.graph.node:
+        scope = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "['', '']")
+        path = ast.literal_eval(scope)[-2] if len(ast.literal_eval(scope)) > 1 else ""
+        stem = f"{path.replace('.', '/') or 'graph'}/{node.op_type}"
+        taken[stem] += 1
+        node.name = stem if taken[stem] == 1 else f"{stem}_{taken[stem]}"
+        for index, output in enumerate(node.output):
+            if output and output not in kept:
+                renamed[output] = node.name if index == 0 else f"{node.name}:{index}"
+    for node in model.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    for value in model.graph.value_info:
+        value.name = renamed.get(value.name, value.name)
+
+
+def strip_traces(model: onnx.ModelProto) -> None:
+    """Removes doc strings and metadata: the exporter writes stack traces with the paths of its machine."""
+    graph = model.graph
+    model.doc_string = graph.doc_string = ""
+    entries = [graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output]
+    for entry in entries:
+        entry.doc_string = ""
+        del entry.metadata_props[:]
+    del model.metadata_props[:]
+    graph.name = "edgemask"
+    model.ir_version = IR_VERSION

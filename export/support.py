@@ -1,0 +1,109 @@
+"""What the exporter carries, and what it refuses by name before any work is done."""
+
+import math
+
+import torch
+from torch import nn
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign
+
+from edgemask.errors import UnsupportedModel, UsageError
+
+# The methods whose meaning the graph restates: an override would be lost.
+_RESTATED: dict[type[nn.Module], tuple[str, ...]] = {
+    GeneralizedRCNN: ("forward",),
+    GeneralizedRCNNTransform: ("forward", "normalize", "resize", "batch_images"),
+    RegionProposalNetwork: ("forward", "filter_proposals", "_get_top_n_idx"),
+    RoIHeads: ("forward", "postprocess_detections"),
+}
+
+
+def check_supported(model: nn.Module, canvas: tuple[int, int] | None) -> None:
+    """Refuses a model that the graph would not carry faithfully.
+
+    Args:
+        model: any module.
+        canvas: (H, W) asked for, None for a dynamic one.
+
+    Raises:
+        UnsupportedModel: names the part and the reason.
+        UsageError: the canvas does not fit the model.
+    """
+    if not isinstance(model, GeneralizedRCNN):
+        raise UnsupportedModel(
+            f"a {type(model).__name__} is no torchvision R-CNN", "export an instance of torchvision's MaskRCNN"
+        )
+    if model.training:
+        raise UnsupportedModel("the model is in training mode", "call model.eval() first")
+    parts = {
+        "the model": (model, GeneralizedRCNN),
+        "its transform": (model.transform, GeneralizedRCNNTransform),
+        "its RPN": (model.rpn, RegionProposalNetwork),
+        "its heads": (model.roi_heads, RoIHeads),
+    }
+    for name, (part, expected) in parts.items():
+        _check_methods(name, part, expected)
+    _check_heads(model.roi_heads)
+    _check_numbers(model)
+    for name, coder in (("RPN", model.rpn.box_coder), ("heads", model.roi_heads.box_coder)):
+        if type(coder) is not BoxCoder:
+            raise UnsupportedModel(f"the box coder of its {name} is a {type(coder).__name__}", "use torchvision's own")
+    if canvas is None and type(model.rpn.anchor_generator) is not AnchorGenerator:
+        raise UnsupportedModel(
+            f"anchors of a {type(model.rpn.anchor_generator).__name__} cannot be computed in the graph",
+            "give a fixed canvas: its anchors become constants",
+        )
+    _check_canvas(model, canvas)
+
+
+def _check_methods(name: str, part: nn.Module, expected: type[nn.Module]) -> None:
+    if not isinstance(part, expected):
+        raise UnsupportedModel(f"{name} is a {type(part).__name__}", f"expected torchvision's {expected.__name__}")
+    for method in _RESTATED[expected]:
+        if getattr(type(part), method) is not getattr(expected, method) or method in vars(part):
+            raise UnsupportedModel(
+                f"{name}, a {type(part).__name__}, has its own {method}()",
+                f"the graph restates torchvision's {expected.__name__}.{method}() and would lose yours",
+            )
+
+
+def _check_heads(heads: RoIHeads) -> None:
+    if heads.has_keypoint():
+        raise UnsupportedModel("the model has a keypoint head", "keypoints are not carried yet")
+    if not heads.has_mask():
+        raise UnsupportedModel("the model has no mask head", "models without masks are not carried yet")
+    for branch in ("box", "mask"):
+        pooler = getattr(heads, f"{branch}_roi_pool")
+        if type(pooler) is not MultiScaleRoIAlign:
+            raise UnsupportedModel(
+                f"the {branch} head pools with a {type(pooler).__name__}", "use torchvision's MultiScaleRoIAlign"
+            )
+
+
+def _check_numbers(model: nn.Module) -> None:
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise UnsupportedModel(f"weight {name} is {tensor.dtype}", "call model.float() first")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UnsupportedModel(f"weight {name} holds values that are no numbers", "use another checkpoint")
+
+
+def _check_canvas(model: GeneralizedRCNN, canvas: tuple[int, int] | None) -> None:
+    divisor = int(model.transform.size_divisible)
+    if canvas is None:
+        if divisor != 32:
+            raise UnsupportedModel(
+                f"the transform pads to multiples of {divisor}, a dynamic canvas to multiples of 32",
+                "give a fixed canvas, or set transform.size_divisible = 32",
+            )
+        return
+    if any(side < divisor or side % divisor for side in canvas):
+        fitting = "x".join(str(max(1, math.ceil(side / divisor)) * divisor) for side in canvas)
+        raise UsageError(
+            f"the canvas {canvas[0]}x{canvas[1]} is no multiple of {divisor}, to which the model pads its images",
+            f"the next one that fits is {fitting}",
+        )

@@ -1,0 +1,119 @@
+"""Proof after every export: the file is run and compared with PyTorch."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+
+from edgemask.divergence import StageCheck, compare_stages, first_divergence
+from edgemask.errors import ParityError
+from edgemask.images import place_on_canvas
+from edgemask.parity import TOLERANCES, ParityReport, compare
+from edgemask.reference import ReferenceDetector
+from edgemask.runtimes import Detector, read_model
+from edgemask.runtimes.ort import OrtCpu
+from edgemask.runtimes.taps import with_taps
+from edgemask.scenes import draw_scene
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How an exported file compares with its PyTorch model.
+
+    Attributes:
+        device: where the file was run.
+        parity: the detections of the probe images, compared.
+        stages: the stages, compared; empty where the detections were enough.
+    """
+
+    device: str
+    parity: ParityReport
+    stages: tuple[StageCheck, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """What goes into the file's spec: where it was compared, on how much, and the values measured."""
+        values = {measure.name: measure.value for measure in self.parity.measures if math.isfinite(measure.value)}
+        return {"device": self.device, "images": self.parity.images, "detections": self.parity.reference} | values
+
+
+def probe_images(canvas: tuple[int, int] | None) -> dict[str, NDArray[np.uint8]]:
+    """Images that the export did not see: two drawn scenes, and one without any object.
+
+    Args:
+        canvas: (H, W) that they must fit; None lets one be wide and one square.
+    """
+    height, width = canvas or (224, 320)
+    scale = 320 / max(height, width)
+    rows, columns = max(1, int(height * scale)), max(1, int(width * scale))
+    return {
+        "scene": draw_scene(0, seed=77).image[:rows, :columns],
+        "other scene": draw_scene(1, seed=77, size=256).image[: rows * 4 // 5, : columns * 4 // 5],
+        "nothing": np.full((rows // 2 + 1, columns // 2 + 1, 3), 128, np.uint8),
+    }
+
+
+def verify(model: GeneralizedRCNN, path: str | Path) -> Verification:
+    """Runs a file and compares detections with PyTorch; where they differ, or where there are none, the stages too.
+
+    Args:
+        model: the model that the file was exported from.
+        path: the file.
+
+    Returns:
+        The comparison, which held.
+
+    Raises:
+        ParityError: it did not hold; names the first stage that differs.
+    """
+    file = read_model(path)
+    device = "cpu" if OrtCpu.unavailable("") is None else "openvino:CPU"
+    reference = ReferenceDetector(model, file.spec)
+    images = probe_images(file.spec.canvas)
+    with Detector(file, device) as detector:
+        pairs = [(name, reference.predict(image), detector.predict(image)) for name, image in images.items()]
+    parity = compare(pairs, TOLERANCES[file.spec.precision])
+    if parity.passed:
+        return Verification(device, parity, ())
+    detected = any(len(expected) or len(found) for _, expected, found in pairs)
+    stages: tuple[StageCheck, ...] = ()
+    with Detector(with_taps(file), device) as detector:
+        for image in images.values():
+            canvas, placement = place_on_canvas(image, file.spec)
+            copies = file.spec.batch or 1
+            outputs = detector.run(np.stack([canvas] * copies), np.array([placement.size] * copies, np.int64))
+            stages = compare_stages(reference, image, _first_image(outputs))
+            if first_divergence(stages):
+                break
+    divergence = first_divergence(stages)
+    if divergence is not None:
+        raise ParityError(
+            f"the exported file differs from PyTorch, first at stage {divergence.stage}: "
+            f"error {divergence.error:.2g}, allowed {divergence.tolerance:.2g}",
+            "this is a fault of the export; please report it with the model's definition",
+        )
+    if detected:
+        raise ParityError(
+            f"the exported file finds other objects than PyTorch ({'; '.join(parity.failures)}), though every stage "
+            "agrees on the same input",
+            "detections of an untrained model are ties that any rounding flips: train it, or skip with --no-verify",
+        )
+    return Verification(device, parity, stages)
+
+
+def _first_image(outputs: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    """Drops what belongs to the other copies of a batch."""
+    rows = outputs["batch_index"] == 0
+    rois = outputs["proposals"][:, 0] == 0
+    first: dict[str, NDArray[np.generic]] = {}
+    for name, value in outputs.items():
+        if name in ("boxes", "scores", "labels", "masks", "mask_head", "batch_index"):
+            first[name] = value[rows]
+        elif name.startswith(("proposals", "box_head")):
+            first[name] = value[rois]
+        elif name != "nms":
+            first[name] = value[:1]
+    return first

@@ -1,0 +1,7 @@
+"""ONNX files to detections: ONNX Runtime and OpenVINO behind one class."""
+
+from edgemask.runtimes.detector import Detector, load
+from edgemask.runtimes.devices import DEVICES, Device
+from edgemask.runtimes.modelfile import ModelFile, read_model, write_model
+
+__all__ = ["DEVICES", "Detector", "Device", "ModelFile", "load", "read_model", "write_model"]

@@ -1,0 +1,157 @@
+"""ONNX Runtime on the CPU and on NVIDIA GPUs."""
+
+import ctypes
+import importlib.metadata
+import re
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemask.errors import DeviceUnavailable, EdgemaskError, OutOfMemory
+from edgemask.runtimes.modelfile import ModelFile
+from edgemask.runtimes.runtime import Array, Runtime, thread_count
+
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+_NO_MEMORY = re.compile(r"out of memory|bad_alloc|failed to allocate|ALLOC_FAILED|BFCArena", re.IGNORECASE)
+
+
+class OrtCpu(Runtime):
+    """ONNX Runtime's CPU provider. Arithmetic is float32."""
+
+    library = "onnxruntime"
+    provider = "CPUExecutionProvider"
+
+    @classmethod
+    def unavailable(cls, target: str) -> str | None:
+        """See `Runtime.unavailable`; the CPU has no targets."""
+        try:
+            import onnxruntime  # noqa: F401
+        except ImportError as error:
+            return f"onnxruntime cannot be imported ({error}): pip install 'edgemask[cpu]'"
+        return None
+
+    def __init__(self, model: ModelFile, target: str) -> None:
+        """Opens the model with as many threads as this process may use processors."""
+        import onnxruntime
+
+        self.device = self._name(target)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = thread_count()
+        options.log_severity_level = 3
+        # Memory patterns are made for one shape; with changing shapes they pile up.
+        options.enable_mem_pattern = model.spec.canvas is not None
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                model.data,
+                options,
+                providers=self._providers(target, dynamic=model.spec.canvas is None),
+                # The library's own fallback is silent, and a model file must not choose session options.
+                enable_fallback=0,
+                read_config_from_model=0,
+            )
+        except Exception as error:
+            raise _typed(error, f"ONNX Runtime cannot open {model.path} on {self.device}") from error
+        used = self._session.get_providers()
+        if used[0] != self.provider:
+            raise DeviceUnavailable(
+                f"ONNX Runtime opened the model on {used[0]}, not on {self.provider}", self._remedy(onnxruntime)
+            )
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int64]) -> dict[str, Array]:
+        """See `Runtime.run`; may be called from several threads at once."""
+        try:
+            values = self._session.run(self._outputs, {"images": images, "image_sizes": image_sizes})
+        except Exception as error:
+            raise _typed(error, f"ONNX Runtime failed on {self.device} with images {images.shape}") from error
+        return dict(zip(self._outputs, values, strict=True))
+
+    def close(self) -> None:
+        """See `Runtime.close`."""
+        self._session = None
+
+    @classmethod
+    def _name(cls, target: str) -> str:
+        return "cpu"
+
+    def _providers(self, target: str, *, dynamic: bool) -> list[Any]:
+        return [self.provider]
+
+    def _remedy(self, onnxruntime: ModuleType) -> str:
+        return "reinstall onnxruntime"
+
+
+class OrtCuda(OrtCpu):
+    """ONNX Runtime's CUDA provider; a target is the GPU's number. Arithmetic is float32, TF32 is off."""
+
+    provider = "CUDAExecutionProvider"
+
+    @classmethod
+    def unavailable(cls, target: str) -> str | None:
+        """See `Runtime.unavailable`."""
+        reason = super().unavailable(target)
+        if reason is not None:
+            return "onnxruntime-gpu is not installed: pip install 'edgemask[cuda]'"
+        installed = [name for name in _PACKAGES if _is_installed(name)]
+        if len(installed) > 1:
+            return (
+                "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
+                "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'edgemask[cuda]'"
+            )
+        import onnxruntime
+
+        if cls.provider not in onnxruntime.get_available_providers():
+            return "this onnxruntime was built without CUDA: pip uninstall onnxruntime, pip install 'edgemask[cuda]'"
+        if not target.isdigit():
+            return f"{target!r} is no GPU number: write cuda or cuda:0"
+        try:
+            ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        except OSError as error:
+            return f"there is no NVIDIA driver here ({error}): install it, nvidia-smi must show the GPU"
+        return None
+
+    def __init__(self, model: ModelFile, target: str) -> None:
+        """Loads the CUDA libraries that came as Python packages, then opens the model."""
+        import onnxruntime
+
+        onnxruntime.preload_dlls()
+        super().__init__(model, target)
+
+    @classmethod
+    def _name(cls, target: str) -> str:
+        return f"cuda:{target}"
+
+    def _providers(self, target: str, *, dynamic: bool) -> list[Any]:
+        options = {
+            "device_id": target,
+            "use_tf32": "0",
+            # An exhaustive search would be repeated for every new size of image.
+            "cudnn_conv_algo_search": "HEURISTIC" if dynamic else "EXHAUSTIVE",
+        }
+        return [(self.provider, options), "CPUExecutionProvider"]
+
+    def _remedy(self, onnxruntime: ModuleType) -> str:
+        cuda = getattr(onnxruntime, "cuda_version", "") or "its CUDA version"
+        return (
+            f"onnxruntime-gpu {onnxruntime.__version__} needs an NVIDIA driver and CUDA {cuda} with cuDNN: "
+            "pip install 'edgemask[cuda]' brings the libraries, nvidia-smi shows the driver"
+        )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _typed(error: Exception, what: str) -> EdgemaskError:
+    """The exception of ours that says what the library's exception means."""
+    first_line = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        return OutOfMemory(f"{what}: {first_line}", "use smaller images or a smaller batch")
+    return DeviceUnavailable(f"{what}: {first_line}", "try another device")

@@ -1,0 +1,70 @@
+"""OpenVINO on Intel CPUs, GPUs and NPUs, and on ARM CPUs."""
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemask.errors import DeviceUnavailable
+from edgemask.runtimes.functions import for_openvino
+from edgemask.runtimes.modelfile import ModelFile
+from edgemask.runtimes.runtime import Array, Runtime, thread_count
+
+
+class OpenVino(Runtime):
+    """OpenVINO; a target is its name of the device: CPU, GPU, NPU, AUTO. Arithmetic is float32."""
+
+    library = "openvino"
+
+    @classmethod
+    def unavailable(cls, target: str) -> str | None:
+        """See `Runtime.unavailable`."""
+        try:
+            import openvino
+        except ImportError as error:
+            return f"openvino cannot be imported ({error}): pip install 'edgemask[openvino]'"
+        available = openvino.Core().available_devices
+        if target != "AUTO" and not any(name.split(".")[0] == target for name in available):
+            return f"OpenVINO sees no {target} here, only {', '.join(available) or 'nothing'}: install its driver"
+        return None
+
+    def __init__(self, model: ModelFile, target: str) -> None:
+        """Opens the model for short latency."""
+        import openvino
+
+        self.device = f"openvino:{target}"
+        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        if target == "CPU":
+            options["INFERENCE_NUM_THREADS"] = thread_count()
+        core = openvino.Core()
+        try:
+            graph = core.read_model(for_openvino(model.proto).SerializeToString())
+            self._compiled: Any = core.compile_model(graph, target, options)
+        except RuntimeError as error:
+            line = str(error).strip().rpartition("\n")[2]
+            raise DeviceUnavailable(
+                f"OpenVINO cannot open {model.path} on {target}: {line}", "try another device"
+            ) from error
+        self._outputs = [output.get_any_name() for output in self._compiled.outputs]
+        self._requests = threading.local()  # a request serves one thread at a time
+
+    def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int64]) -> dict[str, Array]:
+        """See `Runtime.run`; may be called from several threads at once."""
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._compiled.create_infer_request()
+        request = self._requests.own
+        try:
+            request.infer({"images": images, "image_sizes": image_sizes})
+        except RuntimeError as error:
+            line = str(error).strip().rpartition("\n")[2]
+            raise DeviceUnavailable(
+                f"OpenVINO failed on {self.device} with images {images.shape}: {line}", "try another device"
+            ) from error
+        # The request reuses its memory in the next run.
+        return {name: request.get_tensor(name).data.copy() for name in self._outputs}
+
+    def close(self) -> None:
+        """See `Runtime.close`."""
+        self._requests = threading.local()
+        self._compiled = None

@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import onnx
+import pytest
+from toy_model import SPEC, toy_proto, write_toy
+
+from edgemask.errors import ModelFileError
+from edgemask.inspection import TensorInfo, inspect_model
+from edgemask.runtimes import read_model
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    return write_toy(tmp_path / "toy.onnx")
+
+
+def test_what_is_in_a_file(toy: Path) -> None:
+    found = inspect_model(toy)
+    assert (found.path, found.bytes) == (str(toy), toy.stat().st_size)
+    assert found.sound
+    assert found.problem is None
+    assert found.digest == read_model(toy).digest
+    assert found.spec == SPEC
+    assert (found.ir_version, found.opsets, found.producer) == (8, {"ai.onnx": 18}, "toys")
+    assert found.inputs == (
+        TensorInfo("images", "float32", (1, 3, "rows", "columns")),
+        TensorInfo("image_sizes", "int64", (1, 2)),
+    )
+    assert found.outputs[-1] == TensorInfo("masks", "float32", (2, 4, 4))
+    assert found.nodes == 12
+    assert found.operators == {"Add": 5, "Cast": 5, "Mul": 1, "ReduceMax": 1}
+    assert found.stages == {"stage": 2, "nms": 10}
+    assert found.functions == {}
+    assert found.parameters == 1 + 2 + 8 + 2 + 2 + 32
+
+
+def test_functions_and_their_operators(tmp_path: Path) -> None:
+    from edgemask.runtimes import write_model
+
+    model = toy_proto()
+    body = [onnx.helper.make_node("Identity", ["x"], ["y"])]
+    model.functions.append(
+        onnx.helper.make_function("edgemask", "Same", ["x"], ["y"], body, [onnx.helper.make_opsetid("", 18)])
+    )
+    model.opset_import.append(onnx.helper.make_opsetid("edgemask", 1))
+    model.graph.node.append(onnx.helper.make_node("Same", ["zero"], ["unused"], domain="edgemask"))
+    write_model(model, SPEC, tmp_path / "function.onnx")
+    found = inspect_model(tmp_path / "function.onnx")
+    assert found.functions == {"edgemask.Same": 1}
+    assert found.operators["edgemask.Same"] == 1
+    assert found.stages["unnamed"] == 1
+    assert found.opsets == {"ai.onnx": 18, "edgemask": 1}
+
+
+def test_a_changed_file_is_described_and_called_unsound(toy: Path) -> None:
+    model = onnx.load_model(toy)
+    model.graph.node[0].name = "renamed/ReduceMax"
+    onnx.save_model(model, toy)
+    found = inspect_model(toy)
+    assert not found.sound
+    assert found.problem is not None
+    assert "changed or cut" in found.problem
+    assert found.stages["renamed"] == 1
+
+
+def test_what_cannot_be_described_is_refused(toy: Path, tmp_path: Path) -> None:
+    truncated = tmp_path / "truncated.onnx"
+    truncated.write_bytes(toy.read_bytes()[:400])
+    foreign = tmp_path / "foreign.onnx"
+    onnx.save_model(toy_proto(), foreign)
+    for path, words in (
+        (tmp_path / "missing.onnx", "No such file"),
+        (truncated, "truncated"),
+        (foreign, "'toys' and has no edgemask.spec"),
+    ):
+        with pytest.raises(ModelFileError, match=words):
+            inspect_model(path)

@@ -1,0 +1,314 @@
+"""Parity: what is the same passes in any order; what is wrong fails, and says how."""
+
+import dataclasses
+import math
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgemask.detections import Detections
+from edgemask.errors import ParityError, UsageError
+from edgemask.parity import TOLERANCES, ParityReport, Tolerance, box_ious, compare, mask_iou, pair_up
+from edgemask.parity.reports import Measure
+
+SIZE = (240, 320)
+FP32 = TOLERANCES["fp32"]
+
+
+def detections(boxes: Any, scores: Any, labels: Any = None, **more: Any) -> Detections:
+    """Detections from lists, put into descending order of their scores."""
+    boxes, scores = np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
+    labels = np.ones(len(scores), np.int64) if labels is None else np.asarray(labels, np.int64)
+    order = np.argsort(-scores, kind="stable")
+    more = {name: None if value is None else value[order] for name, value in more.items()}
+    return Detections(boxes[order], scores[order], labels[order], image_size=SIZE, **more)
+
+
+def found_on(image: int, count: int = 20) -> Detections:
+    """What some model found on some image: random, with masks, scores from 0.1 on."""
+    rng = np.random.default_rng(image)
+    corners = rng.uniform((0, 0), (250, 170), (count, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(10, 70, (count, 2))], 1)
+    rows, columns = (np.arange(14) - rng.uniform(5, 8, (count, 1)) for _ in range(2))
+    distances = np.hypot(rows[:, :, None], columns[:, None])
+    masks = (1 / (1 + np.exp(distances - rng.uniform(3, 6, (count, 1, 1))))).astype(np.float32)
+    return detections(boxes, rng.uniform(0.1, 1, count), rng.integers(1, 5, count), masks=masks)
+
+
+def changed(found: Detections, **changes: Any) -> Detections:
+    kept = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.init}
+    return Detections(**{**kept, **changes})
+
+
+def compared(candidate: Callable[[Detections], Detections], tolerance: Tolerance = FP32, **more: Any) -> ParityReport:
+    """Ten images, seen by a reference and by a candidate that changes what the reference found."""
+    references = [found_on(image) for image in range(10)]
+    return compare([(f"{i}.png", found, candidate(found)) for i, found in enumerate(references)], tolerance, **more)
+
+
+def with_ghosts(found: Detections) -> Detections:
+    ghosts = found_on(1234, 500)
+    fields = ("boxes", "scores", "labels", "masks")
+    joined = {name: np.concatenate([getattr(found, name), getattr(ghosts, name)]) for name in fields}
+    return detections(**joined)
+
+
+def test_the_same_passes() -> None:
+    report = compared(lambda found: found)
+    assert report.passed
+    assert report.failures == ()
+    assert report.worst == ()
+    assert (report.images, report.reference, report.candidate, report.matched) == (10, 200, 200, 200)
+    assert (report.matched_share, report.box_iou_min, report.mask_iou_min) == (1, 1, 1)
+    assert report.score_difference_max == 0
+    report.raise_for_failure()
+
+
+def test_what_lies_within_the_tolerance_passes() -> None:
+    report = compared(
+        lambda found: changed(found, boxes=found.boxes + np.float32(0.01), scores=found.scores - np.float32(5e-4))
+    )
+    assert report.passed
+    assert 0.99 < report.box_iou_min < 1
+    assert report.score_difference_max == pytest.approx(5e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        pytest.param(with_ghosts, "matched share 7.40741 % is below 99.9 %", id="500 ghosts"),
+        pytest.param(lambda d: changed(d, labels=d.labels + 1), "matched share 0 % is below 99.9 %", id="labels"),
+        pytest.param(lambda d: changed(d, boxes=d.boxes + 2), "matched share 0 % is below 99.9 %", id="offset"),
+        pytest.param(
+            lambda d: changed(d, boxes=d.boxes[:, [1, 0, 3, 2]]), "matched share 0 % is below 99.9 %", id="x for y"
+        ),
+        pytest.param(lambda d: changed(d, scores=d.scores * 0.9), "matched share 0 % is below 99.9 %", id="scores"),
+        pytest.param(
+            lambda d: changed(d, masks=np.full_like(d.masks, 0.5)), "mean mask IoU 0 is below 0.995", id="masks"
+        ),
+        pytest.param(
+            lambda d: changed(d, masks=None), "masks were not compared: only the reference gives them", id="no masks"
+        ),
+        pytest.param(lambda d: d[d.scores > 0.2], "% is below 99.9 %", id="half lost"),
+        pytest.param(lambda d: d[:0], "matched share 0 % is below 99.9 %", id="all lost"),
+    ],
+)
+def test_faults_fail(fault: Callable[[Detections], Detections], sentence: str) -> None:
+    report = compared(fault)
+    assert not report.passed
+    assert sentence in "; ".join(report.failures)
+    with pytest.raises(ParityError, match=r"differs from its reference") as caught:
+        report.raise_for_failure()
+    assert caught.value.remedy
+
+
+def test_a_swapped_image_fails() -> None:
+    images = [found_on(image) for image in range(4)]
+    report = compare([(str(i), images[i], images[(i + 1) % 4]) for i in range(4)], FP32)
+    assert not report.passed
+    assert report.matched_share < 0.1
+    assert report.lost + report.ghosts > 140
+
+
+def test_order_within_ties_plays_no_part() -> None:
+    found = found_on(0, 60)
+    tied = changed(found, scores=np.full(60, 0.7, np.float32))
+    order = np.random.default_rng(1).permutation(60)
+    shuffled = detections(tied.boxes[order], tied.scores, tied.labels[order], masks=tied.masks[order])
+    report = compare([("ties", tied, shuffled)], FP32)
+    assert report.passed
+    assert report.matched == 60
+
+
+def test_the_assignment_matches_the_most() -> None:
+    """The best overlap alone would take reference 0 to candidate 0 and leave two detections without a match."""
+    reference = detections([[0, 0, 1000, 10], [6, 0, 1006, 10]], [0.9, 0.9])
+    candidate = detections([[2, 0, 1002, 10], [-3, 0, 997, 10]], [0.9, 0.9])
+    rows, columns, ious = pair_up(reference, candidate, box_iou=0.99, score=1e-3)
+    assert dict(zip(rows.tolist(), columns.tolist(), strict=True)) == {0: 1, 1: 0}
+    assert (ious >= 0.99).all()
+
+
+def test_equal_boxes_are_told_apart_by_their_scores() -> None:
+    box = [10, 10, 50, 50]
+    reference = detections([box, box, box], [0.9, 0.6, 0.3])
+    candidate = detections([box, box], [0.6, 0.3])
+    report = compare([("equal", reference, candidate)], FP32)
+    assert (report.matched, report.lost, report.ghosts) == (2, 1, 0)
+
+
+@pytest.mark.parametrize(("score", "flips", "lost"), [(0.0506, 1, 0), (0.0494, 0, 0), (0.06, 0, 1)])
+def test_flips_at_the_score_threshold_leave_both_counts(score: float, flips: int, lost: int) -> None:
+    sure, near = [10, 10, 50, 50], [100, 100, 150, 160]
+    reference, candidate = detections([sure, near], [0.9, score]), detections([sure], [0.9])
+    report = compare([("a", reference, candidate)], FP32)
+    mirrored = compare([("a", candidate, reference)], FP32)
+    assert (report.flips, report.lost, report.ghosts) == (flips, lost, 0)
+    assert (mirrored.flips, mirrored.lost, mirrored.ghosts) == (flips, 0, lost)
+    assert report.passed is (lost == 0)
+
+
+def test_the_models_own_threshold_counts() -> None:
+    reference = detections([[10, 10, 50, 50], [100, 100, 150, 160]], [0.9, 0.5004])
+    candidate = reference[:1]
+    assert not compare([("a", reference, candidate)], FP32).passed
+    assert compare([("a", reference, candidate)], FP32, score_threshold=0.5).passed
+
+
+def test_flips_at_the_limit_of_detections() -> None:
+    """Both sides are full: which of two equally sure objects came last is chance."""
+    sure, one, other = [10, 10, 50, 50], [100, 100, 150, 160], [200, 20, 250, 60]
+    pair = ("a", detections([sure, one], [0.9, 0.4]), detections([sure, other], [0.9, 0.4002]))
+    assert not compare([pair], FP32).passed
+    assert not compare([pair], FP32, max_detections=3).passed
+    report = compare([pair], FP32, max_detections=2)
+    assert report.passed
+    assert (report.matched, report.flips) == (1, 2)
+
+
+@pytest.mark.parametrize("images", [0, 3])
+def test_nothing_compared_fails(images: int) -> None:
+    empty = Detections.empty(SIZE, mask_size=14)
+    report = compare([(str(i), empty, empty) for i in range(images)], FP32)
+    assert report.failures == (
+        f"nothing was compared: {images} images, on which neither side has a detection that counts",
+    )
+    with pytest.raises(ParityError, match="nothing was compared") as caught:
+        report.raise_for_failure()
+    assert "images with objects" in str(caught.value.remedy)
+
+
+def test_images_without_objects_are_counted() -> None:
+    empty, found = Detections.empty(SIZE, mask_size=14), found_on(1)
+    report = compare([("empty", empty, empty), ("full", found, found)], FP32)
+    assert report.passed
+    assert (report.images, report.images_without_objects) == (2, 1)
+
+
+def test_a_ghost_where_nothing_is_fails() -> None:
+    empty = Detections.empty(SIZE, mask_size=14)
+    report = compare([("full", found_on(1), found_on(1)), ("blank.png", empty, found_on(2, 1))], FP32)
+    assert not report.passed
+    assert [(image.name, image.reason) for image in report.worst] == [("blank.png", "1 invented")]
+
+
+def test_int8_asks_for_the_same_objects_only() -> None:
+    def rough(found: Detections) -> Detections:
+        sides = found.boxes[:, 2:] - found.boxes[:, :2]
+        boxes = found.boxes + np.tile(sides * np.float32(0.1), 2)
+        return changed(found, boxes=boxes, scores=np.sqrt(found.scores))
+
+    tolerance = dataclasses.replace(TOLERANCES["int8"], mask_iou=None)
+    report = compared(rough, tolerance)
+    assert report.passed
+    assert 0.6 < report.box_iou_min < 0.75
+    assert report.score_difference_max > 0.2
+    assert not compared(rough).passed
+    assert "matched share" in compared(lambda found: found[:17], tolerance).failures[0]
+    assert "mean mask IoU" in compared(rough, TOLERANCES["int8"]).failures[0]
+
+
+def test_worst_images_come_first() -> None:
+    found = [found_on(image) for image in range(14)]
+    pairs = [(f"{i}.png", detections_, detections_[: len(detections_) - i]) for i, detections_ in enumerate(found)]
+    worst = compare(pairs, FP32).worst
+    assert [image.name for image in worst] == [f"{i}.png" for i in range(13, 3, -1)]
+    assert worst[0].reason == "13 lost"
+
+
+def test_worst_images_say_how() -> None:
+    found = found_on(0)
+    moved = changed(found, boxes=found.boxes + np.float32([[3, 0, 3, 0]]))
+    broken = changed(found, masks=1 - found.masks)
+    worst = compare([("moved", found, moved), ("broken", found, broken)], FP32).worst
+    assert worst[0].name == "moved"
+    assert worst[0].reason.startswith("20 lost, 20 invented, box IoU down to 0.")
+    assert worst[1].reason.startswith("mask IoU down to 0.")
+
+
+def test_keypoints() -> None:
+    points = np.random.default_rng(0).uniform(20, 100, (4, 17, 3)).astype(np.float32)
+    scored = np.ones((4, 17), np.float32)
+    found = changed(found_on(3, 4), masks=None, keypoints=points, keypoint_scores=scored)
+    near, far = (changed(found, keypoints=points + np.float32([x, 0, 0])) for x in (0.25, 0.75))
+    report = compare([("near", found, near)], FP32)
+    assert report.passed
+    assert report.tasks == ("boxes", "keypoints")
+    assert report.keypoint_distance_median == pytest.approx(0.25, rel=1e-4)
+    (failure,) = compare([("far", found, far)], FP32).failures
+    assert failure.startswith("median keypoint distance 0.75")
+    assert failure.endswith("is above 0.5 px")
+
+
+def test_images_of_another_size_are_no_pair() -> None:
+    with pytest.raises(UsageError, match=r"a\.png: the reference saw \(240, 320\)"):
+        compare([("a.png", found_on(0), Detections.empty((240, 321)))], FP32)
+
+
+def test_images_are_released_one_by_one() -> None:
+    seen: list[weakref.ref[Any]] = []
+
+    def pairs() -> Iterator[tuple[str, Detections, Detections]]:
+        for image in range(5):
+            found = found_on(image)
+            seen.append(weakref.ref(found.masks.base))
+            yield str(image), found, found
+            del found
+            assert [reference() for reference in seen[:-1]] == [None] * image
+
+    assert compare(pairs(), FP32).images == 5
+
+
+def test_box_ious_equal_torchvision() -> None:
+    torch, ops = pytest.importorskip("torch"), pytest.importorskip("torchvision.ops")
+    one, other = found_on(0, 40).boxes, found_on(0, 30).boxes + np.float32(3)
+    expected = ops.box_iou(torch.tensor(one), torch.tensor(other)).numpy()
+    np.testing.assert_allclose(box_ious(one, other), expected, atol=1e-6)
+
+
+def test_boxes_without_area() -> None:
+    boxes = np.array([[5, 5, 5, 9], [5, 5, 9, 9], [7, 7, 5, 5]], np.float32)
+    assert box_ious(boxes, boxes).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_mask_iou_equals_that_of_whole_bitmaps() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(60):
+        corners = rng.uniform((-20, -20), (310, 230), (2, 2))
+        corners[1] = corners[0] + rng.uniform(-15, 15, 2)
+        boxes = np.concatenate([corners, corners + rng.uniform(0.1, 60, (2, 2))], 1)
+        sides = rng.integers(1, 29, 2)
+        one, other = (
+            detections([box], [0.5], masks=rng.uniform(0.2, 1, (1, side, side)).astype(np.float32))
+            for box, side in zip(boxes, sides, strict=True)
+        )
+        bitmaps = one.bitmaps()[0], other.bitmaps()[0]
+        union = (bitmaps[0] | bitmaps[1]).sum()
+        expected = (bitmaps[0] & bitmaps[1]).sum() / union if union else 1.0
+        assert mask_iou(one, 0, other, 0) == expected
+
+
+def test_mask_iou_needs_masks() -> None:
+    found = found_on(0)
+    with pytest.raises(UsageError, match="expected them on both sides"):
+        mask_iou(found, 0, changed(found, masks=None), 0)
+
+
+@pytest.mark.parametrize(
+    ("measure", "failure"),
+    [
+        (Measure("matched share", 0.992, 0.999, unit="%"), "matched share 99.2 % is below 99.9 %"),
+        (Measure("matched share", 0.99899, 0.999, unit="%"), "matched share 99.899 % is below 99.9 %"),
+        (Measure("matched share", 0.999, 0.999, unit="%"), None),
+        (Measure("distance", 0.75, 0.5, "most", "px"), "distance 0.75 px is above 0.5 px"),
+        (Measure("distance", 0.5, 0.5, "most", "px"), None),
+        (Measure("mean mask IoU", math.nan, 0.995), "mean mask IoU could not be measured, 0.995 is asked"),
+        (Measure("mean mask IoU", math.nan), None),
+    ],
+)
+def test_measures(measure: Measure, failure: str | None) -> None:
+    assert measure.failure == failure
+    assert measure.passed is (failure is None)
