@@ -1,8 +1,7 @@
 """COCO-format data sets for training and evaluation, and the augmentation of images, boxes and masks together."""
 
 import json
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,38 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from faster_coco_eval.core import mask as coco_mask
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from edgemask.errors import DatasetError
+from edgemask.checks import Check, number, pattern, refuse, several, text, whole
+from edgemask.errors import DatasetError, UsageError
 from edgemask.images import load_image
+from edgemask.masks import rle_to_bitmap, segmentation_to_rle
+from edgemask.spec import CATEGORY_LIMIT
 
 Sample = tuple[torch.Tensor, dict[str, Any]]
 Augment = Callable[[tv_tensors.Image, dict[str, Any]], Sample]
+
+_FAR = 1e9
+
+
+def _box(name: str, value: Any) -> tuple[float, ...]:
+    """Checks for COCO's finite x, y, width, height."""
+    box: tuple[float, ...] = several(number(-_FAR, _FAR), 4, 4)(name, value)
+    several(number(0, _FAR), 2, 2)(f"width and height of {name}", box[2:])
+    return box
+
+
+# What entries of an annotation file must have.
+_IMAGE = {
+    "id": whole(-CATEGORY_LIMIT, CATEGORY_LIMIT),
+    "file_name": pattern(".+", "a file name"),
+    "height": number(1, _FAR),
+    "width": number(1, _FAR),
+}
+_CATEGORY = {"id": whole(0, CATEGORY_LIMIT), "name": text}
+_OBJECT = {"image_id": whole(-CATEGORY_LIMIT, CATEGORY_LIMIT), "category_id": whole(0, CATEGORY_LIMIT), "bbox": _box}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,47 +71,64 @@ class CocoAnnotations:
 
 
 def read_annotations(path: str | Path) -> CocoAnnotations:
-    """Reads and checks a COCO-format annotation file.
+    """Reads and checks a COCO-format annotation file; segmentations are checked where they are drawn.
 
     Raises:
-        DatasetError: no such file, not COCO format, or an entry that contradicts another; names the entry.
+        DatasetError: no such file, not COCO format, or an entry that is broken, contradicts another one or has the id
+            of another one; names the entry.
     """
     path = Path(path)
     try:
         document = json.loads(path.read_bytes())
-        images = {entry["id"]: entry for entry in document["images"]}
-        categories = sorted((entry["id"], str(entry["name"])) for entry in document["categories"])
-        annotations = list(document["annotations"])
+        images, categories, annotations = (list(document[name]) for name in ("images", "categories", "annotations"))
     except OSError as error:
         raise DatasetError(f"cannot read annotations {path}: {error.strerror}", "check the path") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(
             f"{path} is no COCO annotation file: {type(error).__name__} {error}",
             "expected a JSON object with the lists images, annotations and categories",
         ) from error
-    known = {identity for identity, _ in categories}
-    objects: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for entry in annotations:
-        _check_object(path, entry, images, known)
+    images_by_id = _by_id(path, "image", images, _IMAGE)
+    names = {identity: entry["name"] for identity, entry in _by_id(path, "category", categories, _CATEGORY).items()}
+    objects: dict[int, list[dict[str, Any]]] = {identity: [] for identity in images_by_id}
+    for position, entry in enumerate(annotations, 1):
+        where = f"{path}: {_named('annotation', entry, position)}"
+        _check(where, entry, _OBJECT)
+        for name, listed in (("image_id", images_by_id), ("category_id", names)):
+            if entry[name] not in listed:
+                raise DatasetError(f"{where} has {name} {entry[name]}, which is not listed", "mend or remove it")
         objects[entry["image_id"]].append(entry)
-    if not images or not categories:
-        raise DatasetError(f"{path} names no image or no category", "expected at least one of each")
-    return CocoAnnotations(path, images, {i: objects.get(i, []) for i in images}, tuple(categories))
+    return CocoAnnotations(path, images_by_id, objects, tuple(sorted(names.items())))
 
 
-def _check_object(path: Path, entry: Any, images: dict[int, Any], categories: set[int]) -> None:
-    where = f"{path}: annotation {entry.get('id') if isinstance(entry, dict) else entry!r}"
+def _by_id(path: Path, kind: str, entries: list[Any], fields: Mapping[str, Check]) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for position, entry in enumerate(entries, 1):
+        where = f"{path}: {_named(kind, entry, position)}"
+        _check(where, entry, fields)
+        if entry["id"] in found:
+            raise DatasetError(f"{where} has the id of another {kind}", "give each its own")
+        found[entry["id"]] = entry
+    if not found:
+        raise DatasetError(f"{path} lists no {kind}", "expected at least one")
+    return found
+
+
+def _check(where: str, entry: Any, fields: Mapping[str, Check]) -> None:
     try:
-        x, y, width, height = (float(value) for value in entry["bbox"])
-        image, category = entry["image_id"], entry["category_id"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{where} is broken: {type(error).__name__} {error}", "mend or remove it") from error
-    if image not in images:
-        raise DatasetError(f"{where} belongs to image {image}, which is not listed", "mend or remove it")
-    if category not in categories:
-        raise DatasetError(f"{where} has category {category}, which is not listed", "mend or remove it")
-    if not (np.isfinite([x, y, width, height]).all() and width >= 0 and height >= 0):
-        raise DatasetError(f"{where} has the box {entry['bbox']}", "expected finite [x, y, width, height]")
+        if not isinstance(entry, dict):
+            refuse("entry", "a JSON object", entry)
+        for name, check in fields.items():
+            check(name, entry.get(name))
+    except UsageError as error:
+        raise DatasetError(f"{where}: {error.problem}", "mend or remove it") from error
+
+
+def _named(kind: str, entry: Any, position: int) -> str:
+    """`annotation 7`, by its id; by its position in the file where it has none."""
+    if isinstance(entry, dict) and "id" in entry:
+        return f"{kind} {ascii(entry['id'])[:40]}"
+    return f"{kind} number {position}"
 
 
 class CocoDataset(Dataset[Sample]):
@@ -110,8 +148,9 @@ class CocoDataset(Dataset[Sample]):
         self._ids = list(annotations.images)
         missing = [entry["file_name"] for entry in annotations.images.values() if not self.path(entry).is_file()]
         if missing:
+            shown = ", ".join(missing[:3]) + " …" * (len(missing) > 3)
             raise DatasetError(
-                f"{len(missing)} of {len(self._ids)} images are not in {self.folder}: {', '.join(missing[:3])} …",
+                f"{len(missing)} of {len(self._ids)} images are not in {self.folder}: {shown}",
                 "check --images and the file_name entries",
             )
 
@@ -136,9 +175,7 @@ class CocoDataset(Dataset[Sample]):
             image, target = augment(image, target)
         return v2.functional.to_dtype(image.as_subclass(torch.Tensor), torch.float32, scale=True), with_boxes(target)
 
-    def _objects(
-        self, entry: dict[str, Any], height: int, width: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def _objects(self, entry: dict[str, Any], height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         if (entry["height"], entry["width"]) != (height, width):
             raise DatasetError(
                 f"{self.path(entry)} is {width}x{height} pixels, its annotations say "
@@ -149,35 +186,12 @@ class CocoDataset(Dataset[Sample]):
         masks = np.zeros((len(objects), height, width), np.uint8)
         for mask, annotation in zip(masks, objects, strict=True):
             try:
-                mask[:] = segmentation_bitmap(annotation["segmentation"], height, width)
-            except (ValueError, KeyError, TypeError) as error:
-                raise DatasetError(
-                    f"{self.annotations.path}: annotation {annotation['id']} of {entry['file_name']} "
-                    f"has a broken segmentation: {error}",
-                    "mend or remove it",
-                ) from error
+                mask[:] = rle_to_bitmap(segmentation_to_rle(annotation.get("segmentation"), height, width))
+            except UsageError as error:
+                where = f"{self.annotations.path}: annotation {annotation.get('id')} of {entry['file_name']}"
+                raise DatasetError(f"{where}: {error.problem}", "mend or remove it") from error
         ids = self.annotations.category_ids
         return masks, np.array([ids.index(o["category_id"]) + 1 for o in objects], np.int64)
-
-
-def segmentation_bitmap(segmentation: Any, height: int, width: int) -> NDArray[np.uint8]:
-    """Draws a COCO segmentation (polygons, RLE or compressed RLE) as uint8 [H, W] of 0 and 1.
-
-    Raises:
-        ValueError: none of the three, or for another image size.
-    """
-    if isinstance(segmentation, dict):
-        if list(segmentation.get("size", ())) != [height, width]:
-            raise ValueError(f"an RLE of size {segmentation.get('size')} for an image of {[height, width]}")
-        runs = segmentation
-        if isinstance(segmentation["counts"], list):
-            runs = coco_mask.frPyObjects(segmentation, height, width)
-    elif isinstance(segmentation, list) and segmentation:
-        runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    else:
-        raise ValueError(f"expected polygons or an RLE, got {type(segmentation).__name__}")
-    bitmap: NDArray[np.uint8] = coco_mask.decode(runs)
-    return bitmap
 
 
 def with_boxes(target: dict[str, Any]) -> dict[str, Any]:

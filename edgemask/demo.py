@@ -210,7 +210,9 @@ def _run_devices(
             continue
         with detector:
             found[name], milliseconds = _predict(detector, pixels, name)
-        parity = compare(zip(names, expected, found[name], strict=True), TOLERANCES[detector.spec.precision])
+        spec = detector.spec
+        pairs = zip(names, expected, found[name], strict=True)
+        parity = compare(pairs, TOLERANCES[spec.precision], max_detections=spec.max_detections)
         results.append(RuntimeResult(name, detector.device, milliseconds, parity, None))
     if not found:
         reasons = "; ".join(str(result.refusal) for result in results)

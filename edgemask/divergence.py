@@ -4,8 +4,9 @@ Every stage of the PyTorch model is fed with what the exported graph itself fed 
 does not condemn everything behind it. All PyTorch code here is torchvision's own.
 """
 
+import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ class StageCheck:
     Attributes:
         stage: name of the stage tensor.
         error: largest difference, as a share of the reference's largest magnitude; for `proposals` and `nms` the share
-            of boxes that only one side chose.
+            of boxes that only one side chose, or that lie out of order. Infinite for a tensor of another shape.
         tolerance: what is allowed.
     """
 
@@ -56,17 +57,15 @@ def compare_stages(
         outputs: what the graph with taps gave for that image, by name.
 
     Returns:
-        One check per stage tensor, in the order of the data's road.
+        One check per stage tensor, in the order of the data's road; they end with a tensor of another shape or with
+        one that is not finite, with which no later stage can be fed.
     """
-    model = reference.model
     taps = {name: torch.from_numpy(np.array(value)) for name, value in outputs.items()}
-    images = reference.resize(pixels)
-    checks = [_values("stage/resize", images.tensors, taps)]
-    features = _features(model, taps, checks)
-    images = ImageList(taps["stage/resize"], images.image_sizes)
-    set_pooling_scales(model, features, (int(images.tensors.shape[-2]), int(images.tensors.shape[-1])))
-    _check_proposals(model, images, list(features.values()), taps, checks)
-    _check_heads(model, images, features, taps, checks)
+    checks: list[StageCheck] = []
+    for check in _checks(reference.model, reference.resize(pixels), taps):
+        checks.append(check)
+        if not math.isfinite(check.error):
+            break
     return tuple(checks)
 
 
@@ -75,66 +74,76 @@ def first_divergence(checks: Sequence[StageCheck]) -> StageCheck | None:
     return next((check for check in checks if not check.passed), None)
 
 
-def _features(model: GeneralizedRCNN, taps: Mapping[str, Tensor], checks: list[StageCheck]) -> dict[str, Tensor]:
+def _checks(model: GeneralizedRCNN, images: ImageList, taps: Mapping[str, Tensor]) -> Iterator[StageCheck]:
+    yield _values("stage/resize", images.tensors, taps)
+    images = ImageList(taps["stage/resize"], images.image_sizes)
+    features = yield from _check_features(model, taps)
+    set_pooling_scales(model, features, (int(images.tensors.shape[-2]), int(images.tensors.shape[-1])))
+    yield from _check_proposals(model, images, list(features.values()), taps)
+    yield from _check_heads(model, images, features, taps)
+
+
+def _check_features(
+    model: GeneralizedRCNN, taps: Mapping[str, Tensor]
+) -> Generator[StageCheck, None, dict[str, Tensor]]:
     """Checks backbone and FPN; gives the graph's own maps under the model's names."""
     has_pyramid = isinstance(model.backbone, BackboneWithFPN)
     found = (model.backbone.body if has_pyramid else model.backbone)(taps["stage/resize"])
     if isinstance(found, Tensor):
         found = OrderedDict({"0": found})
-    checks += [_values(f"backbone.{level}", value, taps) for level, value in enumerate(found.values())]
+    for level, value in enumerate(found.values()):
+        yield _values(f"backbone.{level}", value, taps)
     own = OrderedDict((name, taps[f"backbone.{level}"]) for level, name in enumerate(found))
     if not has_pyramid:
         return own
     found = model.backbone.fpn(own)
-    checks += [_values(f"fpn.{level}", value, taps) for level, value in enumerate(found.values())]
+    for level, value in enumerate(found.values()):
+        yield _values(f"fpn.{level}", value, taps)
     return OrderedDict((name, taps[f"fpn.{level}"]) for level, name in enumerate(found))
 
 
 def _check_proposals(
-    model: GeneralizedRCNN,
-    images: ImageList,
-    features: list[Tensor],
-    taps: Mapping[str, Tensor],
-    checks: list[StageCheck],
-) -> None:
+    model: GeneralizedRCNN, images: ImageList, features: list[Tensor], taps: Mapping[str, Tensor]
+) -> Iterator[StageCheck]:
     objectness, deltas = model.rpn.head(features)
-    checks += [_values(f"rpn.scores.{level}", value, taps) for level, value in enumerate(objectness)]
-    checks += [_values(f"rpn.boxes.{level}", value, taps) for level, value in enumerate(deltas)]
+    for stage, maps in (("rpn.scores", objectness), ("rpn.boxes", deltas)):
+        for level, value in enumerate(maps):
+            yield _values(f"{stage}.{level}", value, taps)
     objectness = [taps[f"rpn.scores.{level}"] for level in range(len(features))]
     deltas = [taps[f"rpn.boxes.{level}"] for level in range(len(features))]
     anchors = model.rpn.anchor_generator(images, features)
     counts = [logits[0].numel() for logits in objectness]
     flat_objectness, flat_deltas = concat_box_prediction_layers(objectness, deltas)
     boxes = model.rpn.box_coder.decode(flat_deltas, anchors).view(len(anchors), -1, 4)
-    chosen, scores = model.rpn.filter_proposals(boxes, flat_objectness, images.image_sizes, counts)
+    chosen, _ = model.rpn.filter_proposals(boxes, flat_objectness, images.image_sizes, counts)
     own = taps["proposals"][:, 1:]
-    checks.append(StageCheck("proposals", _unshared(chosen[0], own, _scale(images)), CHOICE_TOLERANCE))
+    yield StageCheck("proposals", _unshared(chosen[0], own, _scale(images)), CHOICE_TOLERANCE)
 
 
 def _check_heads(
-    model: GeneralizedRCNN,
-    images: ImageList,
-    features: dict[str, Tensor],
-    taps: Mapping[str, Tensor],
-    checks: list[StageCheck],
-) -> None:
+    model: GeneralizedRCNN, images: ImageList, features: dict[str, Tensor], taps: Mapping[str, Tensor]
+) -> Iterator[StageCheck]:
     heads, sizes = model.roi_heads, images.image_sizes
     rois = [taps["proposals"][:, 1:]]
     logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, rois, sizes)))
-    checks += [_values("box_head", logits, taps), _values("box_head.boxes", deltas, taps)]
+    yield _values("box_head", logits, taps)
+    yield _values("box_head.boxes", deltas, taps)
     boxes, scores, labels = heads.postprocess_detections(taps["box_head"], taps["box_head.boxes"], rois, sizes)
     # One row per detection in which a step of 1 is far apart: pixels, and label and score scaled to them.
     scale = _scale(images)
     expected = torch.cat([boxes[0], scores[0][:, None] * scale, labels[0][:, None] * scale], 1)
     own = torch.cat([taps["boxes"], taps["scores"][:, None] * scale, taps["labels"][:, None] * scale], 1)
-    checks.append(StageCheck("nms", _unshared(expected, own, scale), CHOICE_TOLERANCE))
+    yield StageCheck("nms", max(_unshared(expected, own, scale), _unsorted(taps["scores"])), CHOICE_TOLERANCE)
     pooled = heads.mask_roi_pool(features, [taps["boxes"]], sizes)
-    checks.append(_values("mask_head", heads.mask_predictor(heads.mask_head(pooled)), taps))
+    yield _values("mask_head", heads.mask_predictor(heads.mask_head(pooled)), taps)
+    masks = taps["mask_head"]
+    labels = taps["labels"].clamp(0, masks.shape[1] - 1)
+    yield _values("masks", masks[torch.arange(len(masks)), labels].sigmoid(), taps)
 
 
 def _values(stage: str, expected: Tensor, taps: Mapping[str, Tensor]) -> StageCheck:
-    own = taps[stage]
-    if expected.shape != own.shape:
+    own = taps.get(stage)
+    if own is None or expected.shape != own.shape:
         return StageCheck(stage, float("inf"), VALUE_TOLERANCE)
     if not expected.numel():
         return StageCheck(stage, 0.0, VALUE_TOLERANCE)
@@ -149,6 +158,11 @@ def _unshared(expected: Tensor, own: Tensor, scale: float) -> float:
     distance = torch.cdist(expected.double(), own.double(), p=float("inf"))
     lonely = (distance.amin(1) > VALUE_TOLERANCE * scale).sum() + (distance.amin(0) > VALUE_TOLERANCE * scale).sum()
     return lonely.item() / (len(expected) + len(own))
+
+
+def _unsorted(scores: Tensor) -> float:
+    """Share of scores [N] that are greater than the one before."""
+    return (scores.diff() > 0).double().mean().item() if len(scores) > 1 else 0.0
 
 
 def _scale(images: ImageList) -> float:

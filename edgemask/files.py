@@ -20,15 +20,18 @@ _unfinished: set[Path] = set()
 def creating(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path in the same folder, which replaces `path` when the block ends well.
 
-    A reader sees the old file or the new one, never a part; after an exception the old file is as it was.
+    A reader sees the old file or the new one, never a part; after an exception the old file is as it was. Of a link,
+    the file that it leads to is replaced.
 
     Raises:
-        OutputError: the folder is missing or read-only, or the disk is full.
+        OutputError: the folder is missing or read-only, the disk is full, or `path` is a folder or a device.
     """
-    path = Path(path)
+    target = Path(os.path.realpath(path))
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        if target.exists() and not target.is_file():
+            raise OutputError(f"cannot write {path}: it is there already, and is no file", "name another place with -o")
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         temporary = Path(name)
         _unfinished.add(temporary)
         os.close(handle)
@@ -36,7 +39,7 @@ def creating(path: str | Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        temporary.replace(target)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(f"cannot write {path}: {reason}", "free some space or name another place with -o") from error

@@ -238,13 +238,31 @@ def _mix(low: NDArray[Any], high: NDArray[Any], weight: FloatArray) -> FloatArra
     return mixed
 
 
+def placement_of(original: tuple[int, int], spec: ModelSpec) -> Placement:
+    """Says where an image of (H, W) pixels comes to lie, by the spec's resize rule and canvas.
+
+    A dynamic canvas is the resized image rounded up to `size_divisible`. What does not fit a static one is made
+    smaller, keeping its shape.
+
+    Raises:
+        ImageError: the resized image would have a side of 0 pixels, or more than 89 million pixels.
+    """
+    wanted = eager_size(*original, spec)
+    stride = spec.size_divisible
+    canvas = spec.canvas or (-(-wanted[0] // stride) * stride, -(-wanted[1] // stride) * stride)
+    if canvas[0] * canvas[1] > PIXEL_LIMIT:
+        problem = f"image of {original[0]} x {original[1]} pixels (H x W) needs {canvas[0]} x {canvas[1]}"
+        raise ImageError(f"{problem}, which is more than {PIXEL_LIMIT} pixels", "crop it, or lower max_size")
+    size = _fit(wanted, canvas)
+    return Placement(original, size, canvas, resized_beyond_reference=size != wanted)
+
+
 def place_on_canvas(image: NDArray[np.uint8], spec: ModelSpec) -> tuple[FloatArray, Placement]:
     """Resizes an image as the PyTorch model would and places it on the network's canvas.
 
     Args:
         image: uint8 [H, W, 3] RGB.
-        spec: its resize rule and canvas are used. A dynamic canvas is the resized image rounded up to
-            `size_divisible`. What does not fit a static one is made smaller, keeping its shape.
+        spec: its resize rule and canvas are used, as `placement_of` says.
 
     Returns:
         float32 [3, Hc, Wc] with values 0-255, the image top left and zeros elsewhere; and the placement.
@@ -254,17 +272,11 @@ def place_on_canvas(image: NDArray[np.uint8], spec: ModelSpec) -> tuple[FloatArr
         ImageError: the resized image would have a side of 0 pixels, or more than 89 million pixels.
     """
     _check_array(image)
-    original = image.shape[0], image.shape[1]
-    wanted = eager_size(*original, spec)
-    stride = spec.size_divisible
-    canvas = spec.canvas or (-(-wanted[0] // stride) * stride, -(-wanted[1] // stride) * stride)
-    if canvas[0] * canvas[1] > PIXEL_LIMIT:
-        problem = f"image of {original[0]} x {original[1]} pixels (H x W) needs {canvas[0]} x {canvas[1]}"
-        raise ImageError(f"{problem}, which is more than {PIXEL_LIMIT} pixels", "crop it, or lower max_size")
-    size = _fit(wanted, canvas)
-    planes = np.zeros((3, *canvas), np.float32)
-    _resize_into(image, planes[:, : size[0], : size[1]])
-    return planes, Placement(original, size, canvas, resized_beyond_reference=size != wanted)
+    placement = placement_of((image.shape[0], image.shape[1]), spec)
+    height, width = placement.size
+    planes = np.zeros((3, *placement.canvas), np.float32)
+    _resize_into(image, planes[:, :height, :width])
+    return planes, placement
 
 
 def _fit(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:

@@ -74,11 +74,9 @@ def inspect_model(path: str | Path) -> Inspection:
         DependencyMissing: onnx is not installed.
     """
     try:
-        import onnx
+        from edgemask.runtimes.modelfile import read_model
     except ImportError as error:
-        raise DependencyMissing("reading a model file needs onnx", "pip install 'edgemask[cpu]'") from error
-    from edgemask.runtimes.modelfile import read_model
-
+        raise DependencyMissing(f"reading a model file needs {error.name}", "pip install 'edgemask[cpu]'") from error
     path = Path(path)
     try:
         model, problem = read_model(path).proto, None
@@ -134,9 +132,7 @@ def _tensor(value: "onnx.ValueInfoProto") -> TensorInfo:
     import onnx
 
     kind = value.type.tensor_type
-    shape = tuple(
-        side.dim_value if side.HasField("dim_value") else side.dim_param or "?" for side in kind.shape.dim
-    )
+    shape = tuple(side.dim_value if side.HasField("dim_value") else side.dim_param or "?" for side in kind.shape.dim)
     return TensorInfo(value.name, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, shape)
 
 

@@ -5,7 +5,7 @@ Every builder gives a torchvision detection model, untrained; weights come from 
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,13 +23,17 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.misc import Conv2dNormActivation
 
+from edgemask.checks import several, whole
 from edgemask.errors import UsageError
 
 Builder = Callable[..., GeneralizedRCNN]
 TORCHVISION_BUILDERS = ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")
+_WIDTH = whole(1, 1024)  # a checkpoint from a stranger must not choose how much memory is taken
+_PIXELS = whole(1, 16_384)
+_SETTINGS = {*inspect.signature(MaskRCNN).parameters, "fixed_size", "size_divisible"} - {"backbone", "kwargs"}
 
 
-def compact_resnet(widths: tuple[int, int, int, int]) -> nn.Sequential:
+def compact_resnet(widths: Sequence[int]) -> nn.Sequential:
     """A residual backbone of stages `layer1 … layer4` at strides 4, 8, 16 and 32, two basic blocks each.
 
     Dense 3x3 convolutions throughout: depthwise ones save arithmetic but lose time to INT8 on CPUs.
@@ -54,10 +58,10 @@ def compact_resnet(widths: tuple[int, int, int, int]) -> nn.Sequential:
 def maskrcnn_compact_fpn(
     num_classes: int,
     *,
-    widths: tuple[int, int, int, int] = (24, 48, 96, 192),
+    widths: Sequence[int] = (24, 48, 96, 192),
     pyramid_channels: int = 64,
     head_width: int = 192,
-    anchor_sizes: tuple[int, ...] = (12, 24, 48, 96, 192),
+    anchor_sizes: Sequence[int] = (12, 24, 48, 96, 192),
     min_size: int = 320,
     max_size: int = 640,
     **settings: Any,
@@ -73,8 +77,14 @@ def maskrcnn_compact_fpn(
         min_size: images are resized so that their short side has this many pixels …
         max_size: … unless the long side would get longer than this.
         settings: further arguments of torchvision's `MaskRCNN`.
+
+    Raises:
+        UsageError: too many or too few widths or anchor sizes, or a number out of range.
     """
-    widths, anchor_sizes = tuple(widths), tuple(anchor_sizes)
+    widths = several(_WIDTH, 4, 4)("widths", widths)
+    anchor_sizes = several(_PIXELS, 5, 5)("anchor_sizes", anchor_sizes)
+    pyramid_channels, head_width = _WIDTH("pyramid_channels", pyramid_channels), _WIDTH("head_width", head_width)
+    min_size, max_size = _PIXELS("min_size", min_size), _PIXELS("max_size", max_size)
     backbone = BackboneWithFPN(
         compact_resnet(widths),
         return_layers={f"layer{number}": str(number - 1) for number in range(1, 5)},
@@ -120,7 +130,7 @@ BUILDERS: Mapping[str, Builder] = {
 }
 
 
-def build(name: str, num_classes: int, **arguments: Any) -> GeneralizedRCNN:
+def build(name: str, num_classes: int, /, **arguments: Any) -> GeneralizedRCNN:
     """Builds an untrained model in evaluation mode.
 
     Args:
@@ -135,12 +145,23 @@ def build(name: str, num_classes: int, **arguments: Any) -> GeneralizedRCNN:
         raise UsageError(f"there is no builder named {name!r}", f"the builders are: {', '.join(sorted(BUILDERS))}")
     if num_classes < 2:
         raise UsageError(f"{num_classes} classes leave nothing to detect", "num_classes counts the background too")
+    known = argument_names(name)
+    if unknown := sorted(arguments.keys() - known):
+        raise UsageError(f"builder {name} has no argument {', '.join(unknown)}", f"it takes: {', '.join(known)}")
     try:
         model = BUILDERS[name](num_classes, **arguments)
-    except (TypeError, ValueError) as error:
-        known = ", ".join(inspect.signature(BUILDERS[name]).parameters)
-        raise UsageError(f"builder {name} refused its arguments: {error}", f"it takes: {known}") from error
+    except (TypeError, ValueError) as error:  # UsageError among them
+        raise UsageError(f"builder {name} refused its arguments: {error}", "see the builder's documentation") from error
     return model.eval()
+
+
+def argument_names(name: str) -> list[str]:
+    """Names of what a builder takes besides the number of classes, in alphabetical order.
+
+    torchvision's own check lets unknown names through, and with them every slip of the pen.
+    """
+    own = inspect.signature(BUILDERS[name]).parameters
+    return sorted({*own, *_SETTINGS} - {"num_classes", "settings"})
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -10,10 +10,7 @@ _LINE_EVERY = 15.0  # seconds between two lines where there is no terminal
 
 
 class Progress:
-    """Wraps an iterable and shows how far it is; `note` adds a word behind the bar.
-
-    Rich draws the bar where it is installed and standard error is a terminal.
-    """
+    """Wraps an iterable and shows how far it is; `note` adds a word behind the bar."""
 
     def __init__(self) -> None:
         self._note = ""
@@ -22,9 +19,7 @@ class Progress:
         """Shows `text` behind the bar from the next item on."""
         self._note = text
 
-    def __call__(
-        self, items: Iterable[Item], title: str, total: int | None = None, start: int = 0
-    ) -> Iterator[Item]:
+    def __call__(self, items: Iterable[Item], title: str, total: int | None = None, start: int = 0) -> Iterator[Item]:
         """Yields the items.
 
         Args:

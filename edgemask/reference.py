@@ -17,7 +17,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
 
 from edgemask.detections import Detections
-from edgemask.images import load_image, place_on_canvas
+from edgemask.images import load_image, placement_of
 from edgemask.spec import ModelSpec
 
 
@@ -50,7 +50,7 @@ class ReferenceDetector:
             Boxes in pixels of the original image, masks as probabilities inside their boxes.
 
         Raises:
-            ImageError: no usable image.
+            ImageError: no usable image, or one whose resized side would be 0 pixels.
         """
         pixels = load_image(source)
         images = self.resize(pixels)
@@ -71,16 +71,13 @@ class ReferenceDetector:
     @torch.inference_mode()
     def resize(self, pixels: NDArray[np.uint8]) -> ImageList:
         """Normalises and resizes as torchvision does, then pads to the canvas: a batch of one."""
+        height, width = placement_of((pixels.shape[0], pixels.shape[1]), self.spec).canvas
         device = next(self.model.parameters()).device
         image = torch.from_numpy(pixels).to(device).permute(2, 0, 1).float() / 255
         images, _ = self.model.transform([image])
-        _, placement = place_on_canvas(pixels, self.spec)
-        height, width = images.tensors.shape[-2:]
-        canvas_height, canvas_width = placement.canvas
-        if canvas_height < height or canvas_width < width:  # padding to the stride alone may be more than the canvas
-            tensors = images.tensors[..., :canvas_height, :canvas_width]
-        else:
-            tensors = nn.functional.pad(images.tensors, (0, canvas_width - width, 0, canvas_height - height))
+        # A negative number cuts: what does not fit the canvas is no reference anyway, and flagged as such.
+        margins = (0, width - images.tensors.shape[-1], 0, height - images.tensors.shape[-2])
+        tensors = nn.functional.pad(images.tensors, margins)
         return ImageList(tensors, images.image_sizes)
 
     @torch.inference_mode()

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from edgemask.errors import UsageError
-from edgemask.files import creating
+from edgemask.errors import OutputError, UsageError
+from edgemask.files import creating, write_image
+from edgemask.masks import bitmap_to_rle
 
 CLASS_NAMES = ("ellipse", "rectangle", "triangle", "star", "cross")
 SCENE_SIZE = 320
@@ -51,9 +52,14 @@ def draw_scene(index: int, *, seed: int = 0, size: int = SCENE_SIZE, objects: in
 
     Returns:
         The scene. Every second scene (by chance) lets objects overlap; later objects cover earlier ones.
+
+    Raises:
+        UsageError: a negative number, or a scene too small for objects.
     """
     if size < 32:
         raise UsageError(f"a scene of {size} pixels is too small", "use a size of at least 32")
+    if min(index, seed, objects or 0) < 0:
+        raise UsageError(f"index {index}, seed {seed}, objects {objects}: one is negative", "use numbers from 0 on")
     rng = np.random.default_rng((seed, index))
     count = int(rng.integers(1, MAX_OBJECTS + 1)) if objects is None else objects
     overlaps = bool(rng.random() < 0.5)
@@ -93,16 +99,22 @@ def write_scenes(folder: str | Path, count: int, *, seed: int = 0, size: int = S
 
     Returns:
         The path of the annotations.
-    """
-    from edgemask.masks import bitmap_to_rle
 
+    Raises:
+        UsageError: a negative seed, or a scene too small for objects.
+        OutputError: the folder or a file in it cannot be written.
+        DependencyMissing: faster_coco_eval is not installed.
+    """
     folder = Path(folder)
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {folder / 'images'}: {error.strerror}", "name another folder") from error
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index, scene in enumerate(scenes(count, seed=seed, size=size)):
         name = f"{index:06d}.jpg"
-        Image.fromarray(scene.image).save(folder / "images" / name, quality=95)
+        write_image(folder / "images" / name, scene.image)
         images.append({"id": index + 1, "file_name": name, "height": size, "width": size})
         for mask, label in zip(scene.masks, scene.labels, strict=True):
             annotations.append(
@@ -173,7 +185,7 @@ def _shape(rng: np.random.Generator, label: int, extent: float) -> NDArray[np.fl
     width, height = max(width, 1), max(height, 1)
     large = Image.new("L", (width * _SUPERSAMPLING, height * _SUPERSAMPLING))
     ImageDraw.Draw(large).polygon([(x, y) for x, y in (points * _SUPERSAMPLING - 0.5).tolist()], fill=255)
-    return np.asarray(large.reduce(_SUPERSAMPLING), np.float32) / 255
+    return np.asarray(large.reduce(_SUPERSAMPLING), np.float32) / np.float32(255)
 
 
 def _ellipse(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -3,21 +3,23 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from edgemask.checkpoints import load_checkpoint, load_state, read_state, save_checkpoint, spec_of
-from edgemask.datasets import Augment, CocoAnnotations, CocoDataset, Sample, augmentation, read_annotations
-from edgemask.errors import DatasetError, ModelFileError, UsageError
+from edgemask.checkpoints import load_checkpoint, load_state, read_state, save_checkpoint
+from edgemask.checks import number, optional, whole
+from edgemask.datasets import CocoDataset, Sample, augmentation, read_annotations
+from edgemask.description import spec_of
+from edgemask.errors import DatasetError, ModelFileError, OutputError, UsageError
 from edgemask.evaluation import CocoMetrics, coco_metrics
 from edgemask.files import creating
+from edgemask.loading import batches
 from edgemask.models import build, parameter_count, prediction_device
 from edgemask.progress import progress
 from edgemask.reference import ReferenceDetector
@@ -62,10 +64,24 @@ class TrainingPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses numbers with which no step could be made."""
-        for name in ("epochs", "batch_size", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} is {getattr(self, name)}", "give a number above 0")
+        """Refuses numbers that cannot be meant."""
+        for name, check in _PLAN_CHECKS.items():
+            check(name, getattr(self, name))
+        low, high = self.crop_share
+        if not 0 < low <= high <= 1:
+            raise UsageError(f"crop_share is {low} to {high}", "give two shares of an image's area, such as 0.15 0.7")
+
+
+_PLAN_CHECKS = {
+    "epochs": whole(1, 1_000_000),
+    "batch_size": whole(1, 1_000_000),
+    "learning_rate": number(1e-12, 1e3),
+    "weight_decay": number(0, 1e3),
+    "warmup_steps": whole(0, 1_000_000_000),
+    "crop": optional(whole(32, 16_384)),
+    "average": number(0, 1 - 1e-9),
+    "seed": whole(0, 10_000_000),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,55 +117,72 @@ def train(
         weights: a checkpoint or state dict of the same architecture to start from.
         val_images: folder of validation images.
         val_annotations: their annotations; with them COCO metrics are measured at the end.
-        workers: processes that load images.
+        workers: processes that load images; with any, a script must call this under `if __name__ == "__main__":`.
 
     Raises:
         DatasetError: the data do not fit together.
-        UsageError: the plan cannot be meant, or the loss is no longer a number.
+        UsageError: the plan cannot be meant, an unfinished run had another one, or the loss is no longer a number.
+        ModelFileError: `weights` or the state of the unfinished run cannot be used.
+        OutputError: the checkpoint or the state cannot be written.
     """
     output = Path(output)
-    found = read_annotations(annotations)
-    dataset = CocoDataset(images, found)
+    if not output.parent.is_dir():
+        raise OutputError(f"cannot write {output}: there is no folder {output.parent}", "make it first")
     if (val_images is None) != (val_annotations is None):
         raise UsageError("validation needs both images and annotations", "give --val-images and --val-annotations")
+    found = read_annotations(annotations)
+    dataset = CocoDataset(images, found)
+    if val_images is not None and val_annotations is not None:
+        _evaluation_data(val_images, val_annotations, found.class_names)  # at once, not after hours of training
     torch.manual_seed(plan.seed)
     model = build(plan.model, len(found.categories) + 1, **plan.arguments)
     if weights is not None:
         load_state(model, read_state(weights), weights)
-    started = time.monotonic()
-    average, steps, loss = _fit(model, dataset, plan, output.with_name(output.name + ".state"), workers)
     spec = spec_of(
-        average,
+        model,
         class_names=found.class_names,
         category_ids=found.category_ids,
         builder=plan.model,
         builder_arguments=plan.arguments,
     )
+    started = time.monotonic()
+    state_path = output.with_name(output.name + ".state")
+    average, steps, loss = _fit(model, dataset, plan, state_path, workers)
     seconds = time.monotonic() - started
     record = {"plan": dataclasses.asdict(plan), "images": len(dataset), "steps": steps, "loss": loss}
     save_checkpoint(output, average, spec, half=plan.half, training=record)
     metrics = None
     if val_images is not None and val_annotations is not None:
         metrics = evaluate(output, val_images, val_annotations)
-    output.with_name(output.name + ".state").unlink(missing_ok=True)
+    state_path.unlink(missing_ok=True)
     return TrainingReport(str(output), parameter_count(average), steps, seconds, loss, metrics)
 
 
 def evaluate(checkpoint: str | Path, images: str | Path, annotations: str | Path) -> dict[str, CocoMetrics]:
-    """COCO metrics of a stored checkpoint, run by PyTorch on the images of an annotation file."""
+    """COCO metrics of a stored checkpoint, run by PyTorch on the images of an annotation file.
+
+    Raises:
+        ModelFileError: no sound checkpoint.
+        DatasetError: the data do not fit together, or have other classes than the model.
+    """
     model, spec = load_checkpoint(checkpoint)
-    found = read_annotations(annotations)
-    if found.class_names != spec.class_names:
-        raise DatasetError(
-            f"{annotations} has the classes {found.class_names}, the model {spec.class_names}",
-            "evaluate on data with the classes that the model was trained on",
-        )
-    dataset = CocoDataset(images, found)
+    dataset = _evaluation_data(images, annotations, spec.class_names)
+    category_ids = dataset.annotations.category_ids
     detector = ReferenceDetector(model.to(prediction_device()), spec)
     results: list[dict[str, Any]] = []
-    for identity, entry in progress(found.images.items(), "evaluate"):
-        results += detector.predict(dataset.path(entry)).to_coco(identity, category_ids=spec.category_ids)
+    for identity, entry in progress(dataset.annotations.images.items(), "evaluate"):
+        results += detector.predict(dataset.path(entry)).to_coco(identity, category_ids=category_ids)
     return coco_metrics(annotations, results, tasks=spec.tasks, max_detections=spec.max_detections)
+
+
+def _evaluation_data(images: str | Path, annotations: str | Path, class_names: tuple[str, ...]) -> CocoDataset:
+    found = read_annotations(annotations)
+    if found.class_names != class_names:
+        raise DatasetError(
+            f"{annotations} has the classes {found.class_names}, the model {class_names}",
+            "evaluate on data with the classes that the model was trained on",
+        )
+    return CocoDataset(images, found)
 
 
 def _fit(
@@ -159,15 +192,23 @@ def _fit(
     device = prediction_device()
     model.to(device).train()
     if plan.crop is not None:
-        test_sizes = model.transform.min_size, model.transform.max_size
         model.transform.min_size, model.transform.max_size = (plan.crop,), plan.crop
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.average), use_buffers=True)
+    decay = get_ema_multi_avg_fn(plan.average)  # type: ignore[no-untyped-call]
+    average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
+    if plan.amp:
+        _keep_boxes_exact(model)
     optimizer = torch.optim.AdamW(_parameter_groups(model, plan.weight_decay), lr=plan.learning_rate)
     total = plan.epochs * math.ceil(len(dataset) / plan.batch_size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total, plan.warmup_steps))
     parts = {"model": model, "average": average, "optimizer": optimizer, "scheduler": scheduler}
-    first, mean_loss = _restore(state_path, parts, plan)
-    for step, batch in enumerate(progress(_batches(dataset, plan, first, total, workers), "train", total, first), first):
+    first, mean_loss, random = _restore(state_path, parts, plan)
+    augment = augmentation(crop=plan.crop, crop_share=plan.crop_share, flips=plan.flips)
+    samples = batches(
+        dataset, augment, batch_size=plan.batch_size, seed=plan.seed, first=first, total=total, workers=workers
+    )
+    if random is not None:
+        torch.set_rng_state(random)  # after the loader was made, which takes a random number
+    for step, batch in enumerate(progress(samples, "train", total, first), first):
         loss = _step(model, batch, optimizer, device, amp=plan.amp)
         if not math.isfinite(loss):
             raise UsageError(f"the loss became {loss} in step {step}", "lower --learning-rate")
@@ -177,19 +218,11 @@ def _fit(
         progress.note(f"loss {mean_loss:.3f}")
         if (step + 1) % SAVE_EVERY == 0:
             _save(state_path, parts, plan, step + 1, mean_loss)
-    trained: GeneralizedRCNN = average.module.cpu().eval()
-    if plan.crop is not None:
-        trained.transform.min_size, trained.transform.max_size = test_sizes
-    return trained, total, mean_loss
+    return average.module.cpu().eval(), total, mean_loss
 
 
 def _step(
-    model: GeneralizedRCNN,
-    batch: list[Sample],
-    optimizer: torch.optim.Optimizer,
-    device: torch.device,
-    *,
-    amp: bool,
+    model: GeneralizedRCNN, batch: list[Sample], optimizer: torch.optim.Optimizer, device: torch.device, *, amp: bool
 ) -> float:
     images = [image.to(device, non_blocking=True) for image, _ in batch]
     targets = [{name: value.to(device, non_blocking=True) for name, value in target.items()} for _, target in batch]
@@ -197,10 +230,29 @@ def _step(
         losses: dict[str, torch.Tensor] = model(images, targets)
         loss = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
     optimizer.step()
     return loss.item()
+
+
+def _keep_boxes_exact(model: GeneralizedRCNN) -> None:
+    """Makes backbone and heads give float32.
+
+    torchvision lays anchors in the dtype of the feature maps and computes boxes and their targets in that of the
+    deltas, where bfloat16 would round coordinates above 256 to even pixels.
+    """
+    heads = (model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor)
+    for part in (model.backbone, *heads):
+        part.register_forward_hook(lambda _module, _inputs, output: _as_float(output))
+
+
+def _as_float(output: Any) -> Any:
+    if isinstance(output, torch.Tensor):
+        return output.float()
+    if isinstance(output, dict):
+        return OrderedDict((name, _as_float(entry)) for name, entry in output.items())
+    return type(output)(_as_float(entry) for entry in output)
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -216,72 +268,26 @@ def _rate(step: int, total: int, warmup: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-class _Order(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) from step `first` on: the same order whether or not the run was cut."""
-
-    def __init__(self, length: int, plan: TrainingPlan, first: int, total: int) -> None:
-        self._length, self._plan, self._first, self._total = length, plan, first, total
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        per_epoch = math.ceil(self._length / self._plan.batch_size)
-        for epoch in range(self._first // per_epoch, self._total // per_epoch):
-            generator = torch.Generator().manual_seed(self._plan.seed * 100_003 + epoch)
-            order = torch.randperm(self._length, generator=generator).tolist()
-            for position in range(per_epoch):
-                if epoch * per_epoch + position >= self._first:
-                    chosen = order[position * self._plan.batch_size : (position + 1) * self._plan.batch_size]
-                    yield [(epoch, index) for index in chosen]
-
-
-class _Augmented(Dataset[Sample]):
-    """Augments with random numbers that depend on seed, epoch and index alone."""
-
-    def __init__(self, dataset: CocoDataset, augment: Augment, seed: int) -> None:
-        self._dataset, self._augment, self._seed = dataset, augment, seed
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed((self._seed * 100_003 + epoch) * 1_000_003 + index)
-            return self._dataset.augmented(index, self._augment)
-
-
-def _batches(
-    dataset: CocoDataset, plan: TrainingPlan, first: int, total: int, workers: int
-) -> Iterator[list[Sample]]:
-    augment = augmentation(crop=plan.crop, crop_share=plan.crop_share, flips=plan.flips)
-    loader = DataLoader(
-        _Augmented(dataset, augment, plan.seed),
-        batch_sampler=_Order(len(dataset), plan, first, total),
-        collate_fn=list,
-        num_workers=workers,
-        # Forked workers inherit the locks of threads that they do not have.
-        multiprocessing_context="forkserver" if workers else None,
-    )
-    return iter(loader)
-
-
 def _save(path: Path, parts: dict[str, Any], plan: TrainingPlan, step: int, loss: float) -> None:
     state = {name: part.state_dict() for name, part in parts.items()}
     facts = {"plan": repr(plan), "step": step, "loss": loss, "random": torch.get_rng_state()}
-    with creating(path) as temporary:
-        torch.save(state | facts, temporary)
+    # An open file, since torch reports a full disk as OSError only from there.
+    with creating(path) as temporary, temporary.open("wb") as file:
+        torch.save(state | facts, file)
 
 
-def _restore(path: Path, parts: dict[str, Any], plan: TrainingPlan) -> tuple[int, float]:
-    """Loads the state of an unfinished run, if there is one; gives its step and mean loss."""
+def _restore(path: Path, parts: dict[str, Any], plan: TrainingPlan) -> tuple[int, float, torch.Tensor | None]:
+    """Loads the state of an unfinished run, if there is one; gives its step, mean loss and random numbers."""
     if not path.exists():
-        return 0, math.nan
+        return 0, math.nan, None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        same_plan = state["plan"] == repr(plan)
+        if state["plan"] == repr(plan):
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+            return int(state["step"]), float(state["loss"]), state["random"]
     except Exception as error:
-        raise ModelFileError(f"{path} is no state of a training run: {error}", "remove it to start anew") from error
-    if not same_plan:
-        raise UsageError(
-            f"{path} belongs to a run with another plan: {state['plan']}", "give the same options, or remove it"
-        )
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    torch.set_rng_state(state["random"])
-    return int(state["step"]), float(state["loss"])
+        raise ModelFileError(f"{path} is no state of this run: {error}", "remove it to start anew") from error
+    raise UsageError(
+        f"{path} belongs to a run with another plan: {state['plan']}", "give the same options, or remove it"
+    )

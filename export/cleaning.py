@@ -38,14 +38,16 @@ def remove_dead(model: onnx.ModelProto) -> None:
 
 
 def name_after_stages(model: onnx.ModelProto, kept: Iterable[str]) -> None:
-    """Names every node `stage/path/operator`, and its outputs after it unless they are in `kept`."""
+    """Names every node `stage/path/operator`, its outputs after it unless they are in `kept`, and constants by number.
+
+    Weights keep the names that they have in the PyTorch model.
+    """
     kept = set(kept) | {value.name for value in [*model.graph.input, *model.graph.output]}
-    renamed: dict[str, str] = {}
+    constants = (tensor for tensor in model.graph.initializer if "." not in tensor.name)
+    renamed = {tensor.name: f"constant/{number}" for number, tensor in enumerate(constants)}
     taken: Counter[str] = Counter()
     for node in model.graph.node:
-        scope = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "['', '']")
-        path = ast.literal_eval(scope)[-2] if len(ast.literal_eval(scope)) > 1 else ""
-        stem = f"{path.replace('.', '/') or 'graph'}/{node.op_type}"
+        stem = f"{_module_path(node)}/{node.op_type}"
         taken[stem] += 1
         node.name = stem if taken[stem] == 1 else f"{stem}_{taken[stem]}"
         for index, output in enumerate(node.output):
@@ -54,8 +56,15 @@ def name_after_stages(model: onnx.ModelProto, kept: Iterable[str]) -> None:
     for node in model.graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
         node.output[:] = [renamed.get(name, name) for name in node.output]
-    for value in model.graph.value_info:
-        value.name = renamed.get(value.name, value.name)
+    for entry in [*model.graph.value_info, *model.graph.initializer]:
+        entry.name = renamed.get(entry.name, entry.name)
+
+
+def _module_path(node: onnx.NodeProto) -> str:
+    """Path of the sub-module that a node was traced in; `graph` for what lies between the stages."""
+    scopes = [ast.literal_eval(entry.value) for entry in node.metadata_props if entry.key == _SCOPES]
+    path: str = scopes[0][-2] if scopes and len(scopes[0]) > 1 else ""
+    return "graph" if not path or path.startswith("_") else path.replace(".", "/")
 
 
 def strip_traces(model: onnx.ModelProto) -> None:

@@ -16,7 +16,7 @@ import torchvision
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 import edgemask
-from edgemask.checkpoints import spec_of, weights_digest
+from edgemask.description import spec_of, weights_digest
 from edgemask.errors import EdgemaskError, UsageError
 from edgemask.export.cleaning import name_after_stages, remove_dead, remove_outputs, strip_traces
 from edgemask.export.graph_module import OUTPUTS, GraphModule
@@ -202,7 +202,7 @@ def _versions() -> dict[str, str]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps what torch's exporter says about itself off the user's terminal; its errors still come through."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.__trace", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -11,13 +11,14 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from edgemask.divergence import StageCheck, compare_stages, first_divergence
 from edgemask.errors import ParityError
-from edgemask.images import place_on_canvas
+from edgemask.images import place_on_canvas, placement_of
 from edgemask.parity import TOLERANCES, ParityReport, compare
 from edgemask.reference import ReferenceDetector
 from edgemask.runtimes import Detector, read_model
 from edgemask.runtimes.ort import OrtCpu
 from edgemask.runtimes.taps import with_taps
 from edgemask.scenes import draw_scene
+from edgemask.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +41,31 @@ class Verification:
         return {"device": self.device, "images": self.parity.images, "detections": self.parity.reference} | values
 
 
-def probe_images(canvas: tuple[int, int] | None) -> dict[str, NDArray[np.uint8]]:
-    """Images that the export did not see: two drawn scenes, and one without any object.
+def probe_images(spec: ModelSpec) -> dict[str, NDArray[np.uint8]]:
+    """Images that the export did not see: two drawn scenes of different size, and a background without any object.
 
-    Args:
-        canvas: (H, W) that they must fit; None lets one be wide and one square.
+    They are cut so that the canvas holds them at the size at which PyTorch would see them.
     """
-    height, width = canvas or (224, 320)
-    scale = 320 / max(height, width)
-    rows, columns = max(1, int(height * scale)), max(1, int(width * scale))
-    return {
-        "scene": draw_scene(0, seed=77).image[:rows, :columns],
-        "other scene": draw_scene(1, seed=77, size=256).image[: rows * 4 // 5, : columns * 4 // 5],
-        "nothing": np.full((rows // 2 + 1, columns // 2 + 1, 3), 128, np.uint8),
+    images = {
+        "scene": draw_scene(0, seed=77).image,
+        "other scene": draw_scene(1, seed=77, size=256).image,
+        # A texture: on a plain grey every anchor has the same score, and any rounding decides between them.
+        "nothing": draw_scene(2, seed=77, size=160, objects=0).image,
     }
+    rows, columns = spec.canvas or (3, 4)
+    return {name: _cut(image, rows / columns, spec) for name, image in images.items()}
+
+
+def _cut(image: NDArray[np.uint8], ratio: float, spec: ModelSpec) -> NDArray[np.uint8]:
+    """The largest part of a square image with about this ratio of height to width that fits the canvas unshrunk."""
+    side = len(image)
+    height, width = (side, max(1, int(side / ratio))) if ratio > 1 else (max(1, int(side * ratio)), side)
+    while min(height, width) > 1:
+        placement = placement_of((height, width), spec)
+        if not placement.resized_beyond_reference:
+            break
+        height, width = (height - 1, width) if placement.size[0] == placement.canvas[0] else (height, width - 1)
+    return image[:height, :width]
 
 
 def verify(model: GeneralizedRCNN, path: str | Path) -> Verification:
@@ -72,7 +84,7 @@ def verify(model: GeneralizedRCNN, path: str | Path) -> Verification:
     file = read_model(path)
     device = "cpu" if OrtCpu.unavailable("") is None else "openvino:CPU"
     reference = ReferenceDetector(model, file.spec)
-    images = probe_images(file.spec.canvas)
+    images = probe_images(file.spec)
     with Detector(file, device) as detector:
         pairs = [(name, reference.predict(image), detector.predict(image)) for name, image in images.items()]
     parity = compare(pairs, TOLERANCES[file.spec.precision])

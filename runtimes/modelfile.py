@@ -73,6 +73,8 @@ def read_model(path: str | Path) -> ModelFile:
             f"{path} holds no edgemask model: {known} and has no {SPEC_KEY} metadata",
             "export the PyTorch model with `edgemask export`",
         )
+    if _ENTRY + metadata[DIGEST_KEY].encode() not in data:
+        raise ModelFileError(f"{path} has the broken digest {metadata[DIGEST_KEY][:80]!r}", "copy or export it again")
     _refuse_outside(path, proto)
     return ModelFile(path, data, proto, ModelSpec.from_json(metadata[SPEC_KEY]), metadata[DIGEST_KEY])
 

@@ -3,13 +3,14 @@
 import copy
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgemask.errors import DatasetError, UsageError
+from edgemask.errors import DatasetError, DependencyMissing, UsageError
 from edgemask.evaluation import IOU_TYPES, coco_metrics, read_truth
 from edgemask.masks import bitmap_to_rle
 
@@ -230,6 +231,13 @@ def test_no_annotation_file(text: str, message: str, tmp_path: Path) -> None:
         read_truth(path)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_without_the_library_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(data_set(RNG(0)), tmp_path)
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(DependencyMissing, match=r"edgemask\[coco\]"):
+        coco_metrics(path, [])
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

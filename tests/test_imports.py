@@ -16,9 +16,9 @@ FOLDERS = {"edgemask": "edgemask", "export": "edgemask.export", "runtimes": "edg
 # A module may import from its own row and from the rows above it. A new module is put into its row here.
 LAYERS = [
     "errors checks files progress spec detections images masks keypoints ops parity scenes drawing",
-    "evaluation models datasets checkpoints reference training",
+    "evaluation models description datasets loading checkpoints reference divergence training",
     "runtimes",
-    "export validation quantization benchmark doctor",
+    "export validation quantization benchmark doctor inspection report",
     "demo cli __main__",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
@@ -29,8 +29,8 @@ COMMAND_LINE = LIGHT | {"rich", "typer"}
 PYTORCH = LIGHT | {"safetensors", "torch", "torchvision"}
 AT_TOP = {
     **dict.fromkeys(["cli", "demo", "report"], COMMAND_LINE),
-    **dict.fromkeys(["models", "checkpoints", "reference"], PYTORCH),
-    **dict.fromkeys(["datasets", "training"], PYTORCH | {"faster_coco_eval"}),
+    **dict.fromkeys(["models", "description", "checkpoints", "reference", "divergence"], PYTORCH),
+    **dict.fromkeys(["datasets", "loading", "training"], PYTORCH),
     "runtimes": LIGHT | {"onnx"},
     "export": PYTORCH | {"onnx", "onnxscript"},
 }

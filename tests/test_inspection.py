@@ -27,9 +27,9 @@ def test_what_is_in_a_file(toy: Path) -> None:
         TensorInfo("image_sizes", "int64", (1, 2)),
     )
     assert found.outputs[-1] == TensorInfo("masks", "float32", (2, 4, 4))
-    assert found.nodes == 12
-    assert found.operators == {"Add": 5, "Cast": 5, "Mul": 1, "ReduceMax": 1}
-    assert found.stages == {"stage": 2, "nms": 10}
+    assert found.nodes == 15
+    assert found.operators == {"Cast": 6, "Add": 5, "Mul": 2, "ReduceMax": 2}
+    assert found.stages == {"stage": 5, "nms": 10}
     assert found.functions == {}
     assert found.parameters == 1 + 2 + 8 + 2 + 2 + 32
 

@@ -1,7 +1,9 @@
 """Parity: what is the same passes in any order; what is wrong fails, and says how."""
 
 import dataclasses
+import json
 import math
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgemask.detections import Detections
-from edgemask.errors import ParityError, UsageError
+from edgemask.errors import DependencyMissing, ParityError, UsageError
 from edgemask.parity import TOLERANCES, ParityReport, Tolerance, box_ious, compare, mask_iou, pair_up
 from edgemask.parity.reports import Measure
 
@@ -260,6 +262,19 @@ def test_images_are_released_one_by_one() -> None:
             assert [reference() for reference in seen[:-1]] == [None] * image
 
     assert compare(pairs(), FP32).images == 5
+
+
+def test_without_scipy_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(DependencyMissing, match=r"edgemask\[validate\]"):
+        compared(lambda found: found)
+
+
+def test_summary_is_what_a_model_file_can_carry() -> None:
+    summary = compared(lambda found: found).summary()
+    assert summary["matched_share"] == 1
+    assert "keypoint_distance_median" not in summary
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
 def test_box_ious_equal_torchvision() -> None:

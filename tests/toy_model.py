@@ -1,9 +1,11 @@
 """A model file of a few nodes that finds the same two objects on every image: what needs no trained model is fast."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgemask.runtimes import write_model
@@ -23,7 +25,7 @@ SCORES = (0.9, 0.2)
 
 def toy_proto(scores: tuple[float, float] = SCORES) -> onnx.ModelProto:
     """Boxes on the canvas: one in the left half, one in the right; masks that fill them."""
-    values = {
+    values: dict[str, NDArray[Any]] = {
         "batch_index": np.zeros(2, np.int64),
         "boxes": np.array([[4, 4, 28, 60], [36, 4, 60, 60]], np.float32),
         "scores": np.array(scores, np.float32),
@@ -31,10 +33,13 @@ def toy_proto(scores: tuple[float, float] = SCORES) -> onnx.ModelProto:
         "masks": np.full((2, 4, 4), 0.9, np.float32),
     }
     kinds = {name: helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in values.items()}
-    # Adds nothing; it makes the outputs depend on the image, as every runtime expects of a graph.
+    # Adds nothing; it makes the outputs depend on both inputs, which OpenVINO would drop otherwise.
     nodes = [
-        helper.make_node("ReduceMax", ["images"], ["stage/largest"], "stage/ReduceMax", keepdims=0),
-        helper.make_node("Mul", ["stage/largest", "zero"], ["stage/nothing"], "stage/Mul"),
+        helper.make_node("Cast", ["image_sizes"], ["stage/sides"], "stage/Cast", to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["stage/sides"], ["stage/longest"], "stage/ReduceMax", keepdims=0),
+        helper.make_node("ReduceMax", ["images"], ["stage/largest"], "stage/ReduceMax_2", keepdims=0),
+        helper.make_node("Mul", ["stage/largest", "stage/longest"], ["stage/product"], "stage/Mul"),
+        helper.make_node("Mul", ["stage/product", "zero"], ["stage/nothing"], "stage/Mul_2"),
     ]
     for name in values:
         nodes.append(helper.make_node("Cast", ["stage/nothing"], [f"{name}/cast"], f"nms/{name}/Cast", to=kinds[name]))

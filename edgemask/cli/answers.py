@@ -1,23 +1,20 @@
 """What a command says: its answer on standard output, everything else on standard error."""
 
 import contextlib
+import ctypes
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from edgemask.checks import printable
 from edgemask.cli.process import BROKEN_PIPE, silence_stdout
 from edgemask.errors import DependencyMissing
 from edgemask.report import to_json
-
-Word = str | Path
 
 
 def note(text: str) -> None:
@@ -59,6 +56,7 @@ def _stdout_on_stderr() -> Iterator[None]:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
+        ctypes.CDLL(None).fflush(None)  # what C code printed may still wait in its own buffer
         os.dup2(kept, 1)
         os.close(kept)
 
@@ -68,7 +66,7 @@ def answer(
     *,
     as_json: bool,
     show: Callable[[Console], None],
-    following: Sequence[Sequence[Word]] = (),
+    following: Sequence[Sequence[object]] = (),
     passed: bool = True,
 ) -> None:
     """Prints a command's result and ends it.
@@ -98,14 +96,6 @@ def answer(
         raise typer.Exit(BROKEN_PIPE) from error
     if not passed:
         raise typer.Exit(1)
-
-
-def table(title: str, *columns: str) -> Table:
-    """An empty table: the first column holds names, the others figures."""
-    empty = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for index, column in enumerate(columns):
-        empty.add_column(column, justify="right" if index else "left", header_style="dim")
-    return empty
 
 
 def facts(console: Console, **lines: object) -> None:

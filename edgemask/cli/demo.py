@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemask.cli.answers import answer, facts, note, table, working
+from edgemask.cli.answers import answer, facts, note, working
 from edgemask.cli.options import AsJson
+from edgemask.report import table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgemask.demo import DemoReport
+    from edgemask.demo import DemoReport, RuntimeResult
 
 EXAMPLE = "Example: edgemask demo"
 
@@ -32,7 +33,7 @@ def demo(
         from edgemask.demo import run_demo
 
         report = run_demo(output, images=images, say=note)
-    following = [
+    following: list[list[object]] = [
         ["edgemask", "inspect", report.model],
         ["edgemask", "predict", report.model, report.scenes, "-o", output / "predictions"],
         ["edgemask", "validate", report.model, "--reference", report.checkpoint, "--images", report.scenes],
@@ -48,38 +49,38 @@ def demo(
 
 
 def _show(console: "Console", report: "DemoReport", output: Path) -> None:
-    listing = table(
-        f"{report.images} fresh scenes, {report.detections} detections by PyTorch",
-        "runtime", "matched", "lowest box IoU", "mean mask IoU", "score difference", "ms/image", "speed",
-    )  # fmt: skip
-    listing.add_row("PyTorch", "", "", "", "", f"{report.milliseconds:.1f}", "1.00x")
+    title = f"{report.images} fresh scenes, {report.detections} detections by PyTorch"
+    rows: list[dict[str, object]] = [{"runtime": "PyTorch", "ms/image": report.milliseconds, "speed": "1.00x"}]
+    console.print(table(title, [*rows, *(_row(report, runtime) for runtime in report.runtimes)]))
     for runtime in report.runtimes:
-        parity = runtime.parity
-        if parity is None or runtime.milliseconds is None:
-            listing.add_row(runtime.name, "not usable here")
-            continue
-        listing.add_row(
-            runtime.name,
-            f"{100 * parity.matched_share:.2f} %",
-            f"{parity.box_iou_min:.4f}",
-            f"{parity.mask_iou_mean:.4f}",
-            f"{parity.score_difference_max:.1e}",
-            f"{runtime.milliseconds:.1f}",
-            f"{report.milliseconds / runtime.milliseconds:.2f}x",
-        )
-    console.print(listing)
-    for runtime in report.runtimes:
+        failures = runtime.parity.failures if runtime.parity is not None else ()
+        for line in (f"FAILED: {failure}" for failure in failures):
+            console.print(f"{runtime.name}: {line}", soft_wrap=True)
         if runtime.refusal is not None:
             console.print(f"{runtime.name}: {runtime.refusal}", soft_wrap=True)
-        elif runtime.parity is not None and not runtime.parity.passed:
-            console.print(f"{runtime.name} differs: {'; '.join(runtime.parity.failures)}", soft_wrap=True)
     console.print()
     facts(
         console,
         parity="equal on every runtime" if report.passed else "NOT equal",
+        figures="lowest box IoU, mean mask IoU, largest difference of scores; time with resize",
         model=f"{report.model} ({report.bytes / 1e6:.1f} MB, {report.nodes} nodes)",
         pictures=f"{Path(report.pictures[0]).parent}/: PyTorch, ONNX Runtime and OpenVINO side by side",
         summary=output / "summary.json",
         time=f"{report.seconds:.0f} s",
     )
     console.print()
+
+
+def _row(report: "DemoReport", runtime: "RuntimeResult") -> dict[str, object]:
+    parity = runtime.parity
+    if parity is None or runtime.milliseconds is None:
+        return {"runtime": runtime.name, "speed": "not usable here"}
+    return {
+        "runtime": runtime.name,
+        "ms/image": runtime.milliseconds,
+        "speed": f"{report.milliseconds / runtime.milliseconds:.2f}x",
+        "matched %": 100 * parity.matched_share,
+        "box IoU": parity.box_iou_min,
+        "mask IoU": parity.mask_iou_mean,
+        "score diff": parity.score_difference_max,
+    }

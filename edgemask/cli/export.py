@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edgemask.cli.answers import answer, facts, note, working
-from edgemask.cli.options import AsJson, read_batch, read_classes, read_shape, read_size
+from edgemask.cli.options import AsJson, check_folder, read_batch, read_classes, read_shape, read_size
 from edgemask.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def export(
     num_classes: Annotated[
         int | None, typer.Option(metavar="N", min=2, help="Classes with the background, for a builder.")
     ] = None,
-    shape: Annotated[str, typer.Option(metavar="HxW|dynamic", help="Network input after resize and padding.")] = "dynamic",
+    shape: Annotated[str, typer.Option(metavar="HxW|dynamic", help="Network input, padding included.")] = "dynamic",
     for_image: Annotated[
         str | None, typer.Option(metavar="HxW", help="Instead of --shape: what images of this size need.")
     ] = None,
@@ -54,6 +54,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a trained Mask R-CNN as one ONNX file, proven equal."""
+    check_folder(output)
     batch_size = read_batch(batch)
     class_names = read_classes(classes)
     canvas = read_shape(shape)

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from edgemask.cli.answers import answer, facts, table, working
+from edgemask.cli.answers import answer, facts, working
 from edgemask.cli.options import AsJson, ModelFile
+from edgemask.report import table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,10 +58,7 @@ def _show(console: "Console", found: "Inspection") -> None:
         ("Nodes inside functions", "function", found.functions),
     ):
         if counts:
-            listing = table(title, column, "nodes")
-            for name, count in counts.items():
-                listing.add_row(name, str(count))
-            console.print(listing)
+            console.print(table(title, [{column: name, "nodes": count} for name, count in counts.items()]))
             console.print()
 
 

@@ -6,11 +6,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgemask.errors import UsageError
+from edgemask.errors import OutputError, UsageError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or openvino[:CPU|GPU|NPU].", metavar="D")]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A file written by edgemask export.")]
+
+
+def check_folder(path: Path | None) -> None:
+    """Refuses a file to write whose folder is missing: before the work, not after it.
+
+    Raises:
+        OutputError: there is no such folder.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", "create it, or name another place")
 
 
 def read_size(option: str, text: str) -> tuple[int, int]:
@@ -60,7 +70,7 @@ def read_classes(path: Path | None) -> list[str] | None:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"cannot read class names from {path}: {reason}", "expected one name per line") from error
-    if not all(names):
+    if not names or not all(names):
         line = names.index("") + 1 if names else 1
         raise UsageError(f"{path} has no class name in line {line}", "expected one name per line, in label order")
     return names

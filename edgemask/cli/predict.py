@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgemask.cli.answers import answer, facts, note, working
-from edgemask.cli.options import AsJson, Device, ModelFile
+from edgemask.cli.options import AsJson, Device, ModelFile, check_folder
 from edgemask.errors import DatasetError, UsageError
 from edgemask.files import creating, write_image
 from edgemask.images import load_image
@@ -73,6 +73,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Detect objects in images: annotated pictures, COCO results."""
+    check_folder(coco)
     with working("predict", "draw"):
         from edgemask import load
 
@@ -195,7 +196,8 @@ def _line(image: PredictedImage, found: "Detections", class_names: "Sequence[str
     names = ", ".join(f"{count} {name}" for name, count in Counter(class_names[i - 1] for i in shown).most_common(6))
     where = "" if image.picture is None else f" -> {image.picture}"
     listing = f" ({names})" if names else ""
-    return f"{image.file}: {len(shown)} of {len(found)} from score {score:g} on{listing}, {image.milliseconds:.1f} ms{where}"
+    counts = f"{len(shown)} of {len(found)} from score {score:g} on{listing}"
+    return f"{image.file}: {counts}, {image.milliseconds:.1f} ms{where}"
 
 
 def _show(console: "Console", record: Prediction, output: Path | None) -> None:

@@ -20,6 +20,7 @@ BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
 TRACEBACK = "EDGEMASK_TRACEBACK"
 _STACK = 16 * 2**20  # bytes; a worker thread gets as little as 128 KiB on some systems, a main thread 8 MiB
 _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
+_QUIET_TRACKER = "ignore:resource_tracker:UserWarning"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _WRONG_PATH = {
     errno.ENOENT, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP,
@@ -31,6 +32,7 @@ def run(body: Callable[[], object]) -> int:
 
     A native call does not see Ctrl-C before it returns, which may take minutes; the main thread does.
     """
+    _expect_interrupts()
     codes: list[int] = []
     default = threading.stack_size(_STACK)
     try:
@@ -44,13 +46,20 @@ def run(body: Callable[[], object]) -> int:
     return _flushed(codes[0])
 
 
+def _expect_interrupts() -> None:
+    """Python's resource tracker frees the semaphores of an interrupted training, and would call them leaked."""
+    filters = os.environ.get("PYTHONWARNINGS", "")
+    if _QUIET_TRACKER not in filters:
+        os.environ["PYTHONWARNINGS"] = f"{filters},{_QUIET_TRACKER}".lstrip(",")
+
+
 def typed(error: BaseException) -> EdgemaskError:
     """The error of ours that says what any exception means to the user; exit code 70 if it is our fault."""
     if isinstance(error, EdgemaskError):
         return error
     first_line = str(error).strip().partition("\n")[0]
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in first_line:
-        return OutOfMemory("there is too little memory for this", "use smaller images, a smaller batch, or a larger device")
+        return OutOfMemory("there is too little memory for this", "use smaller images or a smaller batch")
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("edgemask"):
         return DependencyMissing(f"the Python package {error.name} is not installed", "pip install 'edgemask[all]'")
     if isinstance(error, OSError) and error.errno in _FULL:

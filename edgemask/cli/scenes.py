@@ -35,10 +35,10 @@ def scenes(
     with working("scenes", "coco"):
         annotations = write_scenes(folder, count, seed=seed, size=size)
     record = WrittenScenes(str(folder / "images"), str(annotations), count, seed, size)
-    following = ["edgemask", "train", "--images", record.images, "--annotations", annotations, "-o", "model.safetensors"]
+    data = ["--images", record.images, "--annotations", record.annotations]
     answer(
         record,
         as_json=as_json,
         show=lambda console: facts(console, images=record.images, annotations=annotations, scenes=count),
-        following=[following],
+        following=[["edgemask", "train", *data, "-o", "model.safetensors"]],
     )

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgemask.cli.answers import answer, facts, table, working
-from edgemask.cli.options import AsJson
+from edgemask.cli.answers import answer, facts, working
+from edgemask.cli.options import AsJson, check_folder
 from edgemask.errors import UsageError
+from edgemask.report import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,31 +34,21 @@ def train(
         Path | None, typer.Option(metavar="FILE", help="Their annotations: COCO metrics at the end.")
     ] = None,
     workers: Annotated[int, typer.Option(metavar="N", min=0, help="Processes that load images.")] = 1,
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="A builder's name.")
-    ] = "maskrcnn_compact_fpn",
-    arguments: Annotated[
-        str, typer.Option(metavar="JSON", help="The builder's arguments.")
-    ] = "{}",
+    model: Annotated[str, typer.Option(metavar="NAME", help="A builder's name.")] = "maskrcnn_compact_fpn",
+    arguments: Annotated[str, typer.Option(metavar="JSON", help="The builder's arguments.")] = "{}",
     epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the images.")] = 12,
     batch_size: Annotated[int, typer.Option(metavar="N", help="Images per step.")] = 8,
     learning_rate: Annotated[float, typer.Option(metavar="R", help="Its peak, of AdamW.")] = 1e-3,
     weight_decay: Annotated[float, typer.Option(metavar="R", help="AdamW's.")] = 0.05,
-    warmup_steps: Annotated[
-        int, typer.Option(metavar="N", help="Steps until the peak of the rate.")
-    ] = 300,
-    crop: Annotated[
-        int | None, typer.Option(metavar="PIXELS", help="Side of random crops.")
-    ] = None,
+    warmup_steps: Annotated[int, typer.Option(metavar="N", help="Steps until the peak of the rate.")] = 300,
+    crop: Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of random crops.")] = None,
     crop_share: Annotated[
         tuple[float, float],
         typer.Option(metavar="LOW HIGH", help="Share of the image in a crop."),
     ] = (0.15, 0.7),
     flips: Annotated[bool, typer.Option("--flips", help="Flip upside down too.")] = False,
     amp: Annotated[bool, typer.Option("--amp", help="Compute in bfloat16.")] = False,
-    average: Annotated[
-        float, typer.Option(metavar="R", help="Decay of the moving average that is stored.")
-    ] = 0.998,
+    average: Annotated[float, typer.Option(metavar="R", help="Decay of the moving average that is stored.")] = 0.998,
     half: Annotated[bool, typer.Option("--half", help="Store weights as float16.")] = False,
     seed: Annotated[int, typer.Option(metavar="S", help="Of weights, order and crops.")] = 0,
     as_json: AsJson = False,
@@ -66,6 +57,7 @@ def train(
 
     The state is saved as OUTPUT.state every few minutes: after a kill, the same command goes on from there.
     """
+    check_folder(output)
     with working("train", "train"):
         from edgemask.training import TrainingPlan
         from edgemask.training import train as train_model
@@ -110,12 +102,13 @@ def read_arguments(text: str) -> dict[str, Any]:
     Raises:
         UsageError: no JSON object.
     """
+    remedy = """for example --arguments '{"min_size": 512}'"""
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"--arguments is no JSON: {error}", """for example --arguments '{"min_size": 512}'""") from error
+        raise UsageError(f"--arguments is no JSON: {error}", remedy) from error
     if not isinstance(found, dict):
-        raise UsageError(f"--arguments is {text}, no JSON object", """for example --arguments '{"min_size": 512}'""")
+        raise UsageError(f"--arguments is {text}, no JSON object", remedy)
     return found
 
 
@@ -130,15 +123,21 @@ def _show(console: "Console", report: "TrainingReport") -> None:
     )
     if report.metrics is not None:
         console.print()
-        console.print(coco_table(report.metrics))
+        console.print(table("COCO metrics, in points", coco_rows(report.metrics)))
 
 
-def coco_table(metrics: "Mapping[str, CocoMetrics]") -> object:
-    """A table of COCO metrics in points, one row per task."""
-    listing = table("COCO metrics", "task", "AP", "AP50", "AP75", "small", "medium", "large", "AR")
-    for task, values in metrics.items():
-        figures = (
-            values.ap, values.ap50, values.ap75, values.ap_small, values.ap_medium, values.ap_large, values.ar,
-        )  # fmt: skip
-        listing.add_row(task, *(f"{100 * figure:.1f}" for figure in figures))
-    return listing
+def coco_rows(metrics: "Mapping[str, CocoMetrics]") -> list[dict[str, object]]:
+    """A row of a table per task."""
+    return [
+        {
+            "task": task,
+            "AP": 100 * values.ap,
+            "AP50": 100 * values.ap50,
+            "AP75": 100 * values.ap75,
+            "small": 100 * values.ap_small,
+            "medium": 100 * values.ap_medium,
+            "large": 100 * values.ap_large,
+            "AR": 100 * values.ar,
+        }
+        for task, values in metrics.items()
+    ]

@@ -84,14 +84,14 @@ class Measure:
         value: in 0-1 for shares; NaN where it could not be measured.
         limit: what is asked; None: nothing.
         side: whether the limit is the least or the most that is allowed.
-        unit: `%` for shares, `px`, or nothing.
+        unit: `%` for shares, `points` for differences of COCO AP (0.001 is 0.1 points), `px`, or nothing.
     """
 
     name: str
     value: float
     limit: float | None = None
     side: Literal["least", "most"] = "least"
-    unit: Literal["%", "px", ""] = ""
+    unit: Literal["%", "points", "px", ""] = ""
 
     @property
     def passed(self) -> bool:
@@ -112,7 +112,7 @@ class Measure:
 
     def show(self, value: float) -> str:
         """Returns a value with the measure's unit: six digits, so that a near miss does not look like a hit."""
-        number = f"{value * 100 if self.unit == '%' else value:.6g}"
+        number = f"{value * 100 if self.unit in ('%', 'points') else value:.6g}"
         return f"{number} {self.unit}".rstrip()
 
 
@@ -190,6 +190,19 @@ class ParityReport:
     def passed(self) -> bool:
         """Whether the candidate does what the reference does."""
         return not self.failures
+
+    def summary(self) -> dict[str, float]:
+        """The figures that a model file carries, as JSON values; what was not measured is left out."""
+        figures = {
+            "images": self.images,
+            "detections": self.reference,
+            "matched_share": self.matched_share,
+            "box_iou_min": self.box_iou_min,
+            "score_difference_max": self.score_difference_max,
+            "mask_iou_mean": self.mask_iou_mean,
+            "keypoint_distance_median": self.keypoint_distance_median,
+        }
+        return {name: round(value, 6) for name, value in figures.items() if not math.isnan(value)}
 
     def raise_for_failure(self) -> None:
         """Does nothing where all is well.

@@ -1,0 +1,498 @@
+"""Checkpoints: weights and spec in one file, and nothing in a stranger's file is executed."""
+
+import http.client
+import io
+import json
+import os
+import pickle
+import socket
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+import torchvision
+from narrow_model import ARGUMENTS, BUILDER, narrow_model
+from test_files import full_disk
+from torchvision.models.detection import MaskRCNN
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from edgemask.checkpoints import (
+    TRAINING_KEY,
+    load_checkpoint,
+    load_model,
+    load_state,
+    read_state,
+    save_checkpoint,
+)
+from edgemask.description import spec_of, weights_digest
+from edgemask.errors import DependencyMissing, ModelFileError, OutputError, UsageError
+from edgemask.spec import SPEC_KEY, ModelSpec
+
+NAMES = ("dot", "line")
+
+
+def narrow_spec(model: MaskRCNN) -> ModelSpec:
+    return spec_of(model, class_names=NAMES, category_ids=(7, 9), builder=BUILDER, builder_arguments=ARGUMENTS)
+
+
+@pytest.fixture(scope="module")
+def model() -> MaskRCNN:
+    return narrow_model(seed=1)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model: MaskRCNN, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
+    save_checkpoint(path, model, narrow_spec(model))
+    return path
+
+
+def assert_same_weights(one: torch.nn.Module, two: torch.nn.Module) -> None:
+    state = two.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in one.state_dict().items())
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    with safetensors.safe_open(path, "np") as file:
+        return dict(file.metadata())
+
+
+class Planted:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_spec_says_what_the_model_is(model: MaskRCNN) -> None:
+    spec = narrow_spec(model)
+    assert spec.tasks == ("boxes", "masks")
+    assert spec.class_names == NAMES
+    assert spec.category_ids == (7, 9)
+    assert (spec.min_size, spec.max_size, spec.fixed_size) == (64, 128, None)
+    assert spec.image_mean == tuple(model.transform.image_mean)
+    assert spec.image_std == tuple(model.transform.image_std)
+    assert (spec.score_threshold, spec.nms_threshold, spec.max_detections) == (0.05, 0.5, 100)
+    assert spec.mask_size == 28
+    assert spec.versions["torchvision"] == torchvision.__version__
+    assert spec.source_sha256 == weights_digest(model)
+
+
+def test_spec_of_other_settings() -> None:
+    settings = {"box_score_thresh": 0.2, "box_nms_thresh": 0.4, "box_detections_per_img": 9, "fixed_size": (96, 64)}
+    settings |= {"image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 2.0, 3.0], "size_divisible": 64}
+    spec = spec_of(narrow_model(**settings), class_names=["__background__", *NAMES])
+    assert (spec.score_threshold, spec.nms_threshold, spec.max_detections) == (0.2, 0.4, 9)
+    assert spec.fixed_size == (64, 96), "torchvision says width first"
+    assert (spec.image_mean, spec.image_std, spec.size_divisible) == ((0.1, 0.2, 0.3), (1, 2, 3), 64)
+    assert spec.class_names == NAMES
+    assert spec.category_ids == (1, 2)
+
+
+def test_spec_without_masks(model: MaskRCNN) -> None:
+    boxes = narrow_model(seed=1)
+    boxes.roi_heads.mask_roi_pool = boxes.roi_heads.mask_head = boxes.roi_heads.mask_predictor = None
+    spec = spec_of(boxes)
+    assert (spec.tasks, spec.mask_size) == (("boxes",), None)
+    assert spec.class_names == ("class_1", "class_2")
+
+
+def test_spec_of_leaves_the_model_as_it_is() -> None:
+    model = narrow_model().train()
+    frozen = model.roi_heads.mask_head[0]
+    frozen.eval()
+    before = weights_digest(model)
+    spec_of(model)
+    assert model.roi_heads.mask_head.training
+    assert not frozen.training, "each layer keeps its own mode"
+    assert weights_digest(model) == before
+
+
+def test_spec_of_another_number_of_classes(model: MaskRCNN) -> None:
+    with pytest.raises(UsageError, match="3 class names for a model of 2 classes"):
+        spec_of(model, class_names=["a", "b", "c"])
+
+
+def test_spec_of_a_predictor_without_scores() -> None:
+    model = narrow_model()
+    model.roi_heads.box_predictor = torch.nn.Identity()
+    with pytest.raises(UsageError, match="number of classes of Identity"):
+        spec_of(model)
+
+
+def test_digest_depends_on_values_names_and_types(model: MaskRCNN) -> None:
+    digest = weights_digest(model)
+    assert digest == weights_digest(narrow_model(seed=1))
+    changed = narrow_model(seed=1)
+    with torch.no_grad():
+        changed.rpn.head.cls_logits.bias[0] += 1e-6
+    assert weights_digest(changed) != digest
+    assert weights_digest(narrow_model(seed=1).bfloat16()) != digest, "numpy has no bfloat16"
+    one, other = torch.nn.Linear(1, 2), torch.nn.ModuleDict({"part": torch.nn.Linear(1, 2)})
+    other["part"].load_state_dict(one.state_dict())
+    assert weights_digest(one) != weights_digest(other)
+
+
+def test_round_trip(model: MaskRCNN, checkpoint: Path) -> None:
+    loaded, spec = load_checkpoint(checkpoint)
+    assert_same_weights(loaded, model)
+    assert not loaded.training
+    assert spec == narrow_spec(model)
+    assert spec.source_sha256 == weights_digest(model)
+
+
+def test_round_trip_as_half(model: MaskRCNN, checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "half.safetensors"
+    save_checkpoint(path, model, narrow_spec(model), half=True)
+    assert path.stat().st_size < 0.6 * checkpoint.stat().st_size
+    loaded, spec = load_checkpoint(path)
+    for name, value in loaded.state_dict().items():
+        expected = model.state_dict()[name]
+        assert value.dtype == expected.dtype, name
+        assert torch.equal(value, expected.half().to(expected.dtype)), name
+    stored = ModelSpec.from_json(metadata_of(path)[SPEC_KEY])
+    assert stored.source_sha256 == spec.source_sha256 == weights_digest(loaded) != weights_digest(model)
+
+
+def test_half_keeps_what_it_cannot_hold(tmp_path: Path) -> None:
+    model = narrow_model()
+    large = model.rpn.head.bbox_pred.bias
+    with torch.no_grad():
+        large[0] = 1e6
+    save_checkpoint(tmp_path / "half.safetensors", model, narrow_spec(model), half=True)
+    loaded, _ = load_checkpoint(tmp_path / "half.safetensors")
+    assert torch.equal(loaded.rpn.head.bbox_pred.bias, large)
+
+
+def test_how_the_weights_came_to_be_is_kept(model: MaskRCNN, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, model, narrow_spec(model), training={"steps": 5, "loss": 0.5})
+    assert json.loads(metadata_of(path)[TRAINING_KEY]) == {"steps": 5, "loss": 0.5}
+
+
+def test_full_disk(model: MaskRCNN, checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"old")
+    with full_disk(10_000), pytest.raises(OutputError, match=r"model\.safetensors"):
+        save_checkpoint(path, model, narrow_spec(model))
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("share", [0, 0.0001, 0.5, 0.99])
+def test_a_truncated_checkpoint(checkpoint: Path, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "short.safetensors"
+    data = checkpoint.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ModelFileError, match=r"short\.safetensors is no safetensors file"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [b"<html>not found</html>", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "page.safetensors").write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"page\.safetensors"):
+        load_checkpoint(tmp_path / "page.safetensors")
+
+
+def test_missing_checkpoints(tmp_path: Path) -> None:
+    for read in (load_checkpoint, read_state):
+        for name in ("missing.safetensors", "."):
+            with pytest.raises(ModelFileError, match="cannot read"):
+                read(tmp_path / name)
+    with pytest.raises(ModelFileError, match=r"cannot read .*missing\.pth: No such file"):
+        read_state(tmp_path / "missing.pth")
+
+
+def test_safetensors_without_a_spec(model: MaskRCNN, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path)
+    with pytest.raises(ModelFileError, match="no edgemask spec") as caught:
+        load_checkpoint(path)
+    assert "--weights" in (caught.value.remedy or "")
+    assert read_state(path).keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        pytest.param({"builder": "maskrcnn_of_tomorrow"}, "maskrcnn_of_tomorrow", id="unknown builder"),
+        pytest.param({"builder": None}, "which builder", id="no builder"),
+        pytest.param({"builder_arguments": {"widths": [8, 16, 16, 10**9]}}, "widths", id="arguments beyond all memory"),
+        pytest.param({"builder_arguments": {"num_classes": 3}}, "num_classes", id="arguments that clash"),
+        pytest.param({"class_names": ("a", "b", "c"), "category_ids": ()}, "another architecture", id="other classes"),
+        pytest.param({"builder_arguments": ARGUMENTS | {"head_width": 32}}, "another architecture", id="other width"),
+    ],
+)
+def test_a_spec_that_does_not_fit(model: MaskRCNN, tmp_path: Path, change: dict[str, Any], shown: str) -> None:
+    save_checkpoint(tmp_path / "odd.safetensors", model, narrow_spec(model).replace(**change))
+    with pytest.raises(ModelFileError, match=rf"odd\.safetensors.*{shown}"):
+        load_checkpoint(tmp_path / "odd.safetensors")
+
+
+def test_a_broken_spec_names_the_file(model: MaskRCNN, tmp_path: Path) -> None:
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "odd.safetensors", {SPEC_KEY: "{}"})
+    with pytest.raises(ModelFileError, match=r"odd\.safetensors: specification"):
+        load_checkpoint(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize("wrapping", [None, "model", "state_dict"])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt", ".bin"])
+def test_foreign_state_dicts(model: MaskRCNN, tmp_path: Path, suffix: str, wrapping: str | None) -> None:
+    path = tmp_path / f"weights{suffix}"
+    state = model.state_dict()
+    torch.save(state if wrapping is None else {wrapping: state, "epoch": 3}, path)
+    fresh = narrow_model(seed=2)
+    load_state(fresh, read_state(path), path)
+    assert_same_weights(fresh, model)
+
+
+def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path: Path) -> None:
+    planted = tmp_path / "planted"
+    torch.save({"weight": Planted(planted)}, tmp_path / "zip.pth")
+    with (tmp_path / "plain.pth").open("wb") as file:
+        pickle.dump({"weight": Planted(planted)}, file)
+    for name in ("zip.pth", "plain.pth"):
+        with pytest.raises(ModelFileError, match=rf"{name} is no plain state dict") as caught:
+            read_state(tmp_path / name)
+        assert "state_dict()" in (caught.value.remedy or "")
+    assert not planted.exists()
+    # The trap itself works: the same bytes, read by pickle, make the folder.
+    pickle.loads((tmp_path / "plain.pth").read_bytes())
+    assert planted.exists()
+
+
+def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
+    with pytest.raises(ModelFileError, match=r"module\.pth is no plain state dict"):
+        read_state(tmp_path / "module.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a pickle", b"PK\x03\x04broken", bytes(100), b"\x80\x02]q\x00."])
+def test_a_broken_state_dict(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "broken.pth").write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"broken\.pth"):
+        read_state(tmp_path / "broken.pth")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.99])
+def test_a_truncated_state_dict(model: MaskRCNN, tmp_path: Path, share: float) -> None:
+    whole = io.BytesIO()
+    torch.save(model.state_dict(), whole)
+    data = whole.getvalue()
+    (tmp_path / "short.pth").write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ModelFileError, match=r"short\.pth is no plain state dict"):
+        read_state(tmp_path / "short.pth")
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(2)], {"epoch": 3}, torch.zeros(2), {"model": {"epoch": 3}}])
+def test_a_file_of_something_else(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(ModelFileError, match=r"other\.pth is no state dict of tensors"):
+        read_state(tmp_path / "other.pth")
+
+
+def test_weights_of_another_architecture(model: MaskRCNN) -> None:
+    fresh = narrow_model(seed=2)
+    before = weights_digest(fresh)
+    state = narrow_model(head_width=32).state_dict()
+    with pytest.raises(ModelFileError, match="another architecture") as caught:
+        load_state(fresh, state, "other.pth")
+    # Five layers depend on the width of the box head: fc6 (2 tensors), fc7 (2), two predictors' weights.
+    assert "6 of " in caught.value.problem
+    assert "roi_heads.box_head.fc6.weight: expected (16, 784), got (32, 784)" in caught.value.problem
+    assert weights_digest(fresh) == before, "nothing was loaded"
+
+
+def test_missing_and_surplus_weights(model: MaskRCNN) -> None:
+    state = model.state_dict()
+    state["surplus"] = state.pop("rpn.head.cls_logits.bias")
+    with pytest.raises(ModelFileError, match=r"2 of .* rpn\.head\.cls_logits\.bias: expected \(3,\), got none"):
+        load_state(narrow_model(), state, "other.pth")
+
+
+def test_frozen_normalisation_gives_and_takes_weights(model: MaskRCNN) -> None:
+    """A model made from torchvision's weights has frozen layers, those of a builder by name are trainable."""
+
+    def freeze(part: torch.nn.Module) -> None:
+        for name, layer in part.named_children():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                setattr(part, name, FrozenBatchNorm2d(layer.num_features))
+            freeze(layer)
+
+    frozen = narrow_model(seed=2)
+    freeze(frozen)
+    assert not any(name.endswith("num_batches_tracked") for name in frozen.state_dict())
+    load_state(frozen, model.state_dict(), "trained.pth")
+    fresh = narrow_model(seed=3)
+    load_state(fresh, frozen.state_dict(), "frozen.pth")
+    image = [torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))]
+    with torch.inference_mode():
+        expected, found = model(image)[0], fresh(image)[0]
+    torch.testing.assert_close(found["boxes"], expected["boxes"])
+
+
+def test_load_model_takes_a_checkpoint(model: MaskRCNN, checkpoint: Path) -> None:
+    loaded, spec = load_model(str(checkpoint), num_classes=3)
+    assert_same_weights(loaded, model)
+    assert spec.class_names == NAMES
+    _, renamed = load_model(str(checkpoint), class_names=["__background__", "one", "two"])
+    assert renamed.class_names == ("one", "two")
+    assert renamed.category_ids == (7, 9)
+
+
+def test_a_checkpoint_has_its_own_weights_and_classes(checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match="weights of its own"):
+        load_model(str(checkpoint), weights="other.pth")
+    with pytest.raises(UsageError, match="3 classes with the background, not 91"):
+        load_model(str(checkpoint), num_classes=91)
+    with pytest.raises(UsageError, match="1 class names for a model of 2"):
+        load_model(str(checkpoint), class_names=["one"])
+
+
+def test_a_builder_without_weights() -> None:
+    with pytest.raises(UsageError, match="without weights would export random numbers") as caught:
+        load_model(BUILDER, num_classes=3)
+    assert "--weights" in (caught.value.remedy or "")
+
+
+def test_a_builder_with_a_file(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(
+            load_model.__globals__["BUILDERS"], "narrow", lambda classes, **settings: narrow_model(classes, seed=4)
+        )
+        model = narrow_model(3, seed=5)
+        torch.save(model.state_dict(), tmp_path / "weights.pth")
+        for options in ({"num_classes": 3}, {"class_names": NAMES}, {"class_names": NAMES, "num_classes": 3}):
+            loaded, spec = load_model("narrow", weights=tmp_path / "weights.pth", **options)  # type: ignore[arg-type]
+            assert_same_weights(loaded, model)
+            assert spec.builder == "narrow"
+            assert len(spec.class_names) == 2
+        with pytest.raises(UsageError, match="needs the number of classes"):
+            load_model("narrow", weights=tmp_path / "weights.pth")
+        with pytest.raises(ModelFileError, match="another architecture"):
+            load_model("narrow", weights=tmp_path / "weights.pth", num_classes=5)
+        with pytest.raises(ModelFileError, match="cannot read"):
+            load_model("narrow", weights=tmp_path / "nowhere.pth", num_classes=3)
+
+
+@pytest.mark.parametrize("builder", [BUILDER, "maskrcnn_resnet50_fpn"])
+def test_weights_that_torchvision_does_not_have(builder: str) -> None:
+    with pytest.raises(UsageError, match="'COCO_V9' is neither a file nor weights"):
+        load_model(builder, weights="COCO_V9")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        urllib.error.URLError("no route to host"),
+        RuntimeError("invalid hash value"),
+        RuntimeError("network connection to ('192.0.2.1', 443) within a test"),
+        http.client.IncompleteRead(b"half"),
+        TimeoutError("timed out"),
+    ],
+)
+def test_torchvisions_weights_without_network(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torchvision.models, "get_model", unreachable)
+    with pytest.raises(DependencyMissing, match="cannot fetch COCO_V1 of maskrcnn_resnet50_fpn_v2") as caught:
+        load_model("maskrcnn_resnet50_fpn_v2", weights="COCO_V1")
+    assert "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth" in (caught.value.remedy or "")
+
+
+def test_torchvisions_weights_are_really_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The whole way through torchvision, down to a name that cannot be resolved."""
+
+    def unknown(*_: Any, **__: Any) -> None:
+        raise socket.gaierror("Temporary failure in name resolution")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with torch.device("meta"), pytest.raises(DependencyMissing, match="name resolution") as caught:
+        load_model("maskrcnn_resnet50_fpn", weights="COCO_V1")
+    assert f"fpn_coco-bf2d0c1e.pth elsewhere and put it into {tmp_path}" in (caught.value.remedy or "")
+
+
+def test_torchvisions_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision.models, "get_model", lambda *_, **__: narrow_model(91))
+    _, spec = load_model("maskrcnn_resnet50_fpn", weights="COCO_V1")
+    assert spec.label_name(1) == "person"
+    assert spec.label_name(90) == "toothbrush"
+    assert spec.category_ids == tuple(range(1, 91))
+    assert spec.builder == "maskrcnn_resnet50_fpn"
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = "users_own_models"
+    (tmp_path / f"{name}.py").write_text(
+        "from narrow_model import narrow_model\n"
+        "def make(): return narrow_model(3, seed=6).train()\n"
+        "def number(): return 5\n"
+        "def fails(): raise KeyError('anchors')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def test_a_function_of_the_user(package: str, model: MaskRCNN, checkpoint: Path, tmp_path: Path) -> None:
+    made, spec = load_model(f"{package}:make", class_names=NAMES)
+    assert_same_weights(made, narrow_model(3, seed=6))
+    assert not made.training
+    assert spec.builder is None
+    assert spec.class_names == NAMES
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    for weights in (tmp_path / "weights.pth", checkpoint):
+        made, spec = load_model(f"{package}:make", weights=weights)
+        assert_same_weights(made, model)
+        assert spec.source_sha256 == weights_digest(model)
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("{}:number", "returned a int"),
+        ("{}:fails", "KeyError: 'anchors'"),
+        ("{}:missing", "AttributeError"),
+        ("nowhere.at_all:make", "ModuleNotFoundError"),
+        (":make", "ValueError"),
+    ],
+)
+def test_functions_that_give_no_model(package: str, source: str, shown: str) -> None:
+    with pytest.raises(UsageError, match=shown):
+        load_model(source.format(package))
+
+
+def test_nothing_of_that_name() -> None:
+    with pytest.raises(UsageError, match="'maskrcnn_compact' is no file and no builder") as caught:
+        load_model("maskrcnn_compact")
+    assert BUILDER in (caught.value.remedy or "")
+    with pytest.raises(ModelFileError, match="cannot read"):
+        load_model("nowhere.safetensors")
+
+
+def test_a_state_dict_where_a_checkpoint_belongs(model: MaskRCNN, tmp_path: Path) -> None:
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(ModelFileError, match=r"weights\.pth") as caught:
+        load_model(str(tmp_path / "weights.pth"))
+    assert "--weights" in (caught.value.remedy or "")
+
+
+def test_detections_survive_the_round_trip(model: MaskRCNN, checkpoint: Path) -> None:
+    image = [torch.rand(3, 64, 80, generator=torch.Generator().manual_seed(2))]
+    loaded, _ = load_checkpoint(checkpoint)
+    with torch.inference_mode():
+        expected, found = model(image)[0], loaded(image)[0]
+    assert len(expected["boxes"]) > 0
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name].numpy(), value.numpy(), err_msg=name)

@@ -1,0 +1,156 @@
+"""Files appear whole or not at all."""
+
+import contextlib
+import os
+import resource
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgemask.errors import OutputError
+from edgemask.files import creating, remove_unfinished, write_image
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes: the same OSError from the same call as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"old")
+    return path
+
+
+def test_replaces_when_the_block_ends_well(old: Path) -> None:
+    with creating(old) as temporary:
+        temporary.write_bytes(b"new and longer")
+        assert old.read_bytes() == b"old"
+        assert temporary.parent == old.parent, "a rename is whole within one file system only"
+    assert old.read_bytes() == b"new and longer"
+    assert os.listdir(old.parent) == [old.name]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_an_exception_leaves_the_old_file(old: Path, error: BaseException) -> None:
+    def write() -> None:
+        with creating(old) as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert old.read_bytes() == b"old"
+    assert os.listdir(old.parent) == [old.name]
+
+
+def test_a_full_disk_leaves_the_old_file(old: Path) -> None:
+    with full_disk(1000), pytest.raises(OutputError, match=r"model\.bin: File too large"), creating(old) as temporary:
+        temporary.write_bytes(bytes(5000))
+    assert old.read_bytes() == b"old"
+    assert os.listdir(old.parent) == [old.name]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "model.bin"
+    with pytest.raises(OutputError, match="No such file or directory") as caught, creating(path):
+        pytest.fail("the block must not run")
+    assert str(path) in caught.value.problem
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="Permission denied"), creating(tmp_path / "model.bin"):
+            pytest.fail("the block must not run")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        with creating(tmp_path / "model.bin") as temporary:
+            assert stat.S_IMODE(temporary.stat().st_mode) == 0o600, "nobody else reads a part"
+        assert os.umask(umask) == umask, "the mask is as it was"
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model.bin").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "large-disk").mkdir()
+    target, link = tmp_path / "large-disk" / "model.bin", tmp_path / "model.bin"
+    if there:
+        target.write_bytes(b"old")
+    link.symlink_to(target)
+    with creating(link) as temporary:
+        assert temporary.parent == target.parent
+        temporary.write_bytes(b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert os.listdir(target.parent) == ["model.bin"]
+
+
+def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    with pytest.raises(OutputError, match="no file"), creating(tmp_path / "models"):
+        pytest.fail("the block must not run")
+    assert os.listdir(tmp_path) == ["models"]
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    """A root user's `-o /dev/null` must not turn the device into a file."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="no file"), creating(tmp_path / "pipe"):
+        pytest.fail("the block must not run")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_a_process_about_to_end_removes_its_parts(old: Path) -> None:
+    def write() -> None:
+        with creating(old) as temporary:
+            temporary.write_bytes(b"half")
+            remove_unfinished()
+            assert os.listdir(old.parent) == [old.name]
+
+    with pytest.raises(OutputError, match="No such file"):
+        write()
+    assert old.read_bytes() == b"old"
+
+
+def test_finished_files_are_no_parts(old: Path) -> None:
+    with creating(old) as temporary:
+        temporary.write_bytes(b"new")
+    remove_unfinished()
+    assert old.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.png", "PNG"), ("a.jpg", "JPEG"), ("a.JPEG", "JPEG")])
+def test_write_image(tmp_path: Path, name: str, kind: str) -> None:
+    pixels = np.full((20, 30, 3), (200, 100, 50), np.uint8)
+    write_image(tmp_path / name, pixels)
+    with Image.open(tmp_path / name) as image:
+        assert image.format == kind
+        np.testing.assert_allclose(np.asarray(image, np.int16), pixels, atol=0 if kind == "PNG" else 3)
+
+
+def test_write_image_on_a_full_disk(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    with full_disk(100), pytest.raises(OutputError):
+        write_image(tmp_path / "a.png", noise)
+    assert os.listdir(tmp_path) == []
