@@ -51,7 +51,8 @@ def draw_scene(index: int, *, seed: int = 0, size: int = SCENE_SIZE, objects: in
         objects: number of objects, 0 for an empty background; None draws it from 1 to `MAX_OBJECTS`.
 
     Returns:
-        The scene. Every second scene (by chance) lets objects overlap; later objects cover earlier ones.
+        The scene. In every second one (by chance) objects overlap, later ones covering earlier ones: the second object
+        lies across the first, where there are two.
 
     Raises:
         UsageError: a negative number, or a scene too small for objects.
@@ -61,8 +62,8 @@ def draw_scene(index: int, *, seed: int = 0, size: int = SCENE_SIZE, objects: in
     if min(index, seed, objects or 0) < 0:
         raise UsageError(f"index {index}, seed {seed}, objects {objects}: one is negative", "use numbers from 0 on")
     rng = np.random.default_rng((seed, index))
-    count = int(rng.integers(1, MAX_OBJECTS + 1)) if objects is None else objects
     overlaps = bool(rng.random() < 0.5)
+    count = int(rng.integers(1 + overlaps, MAX_OBJECTS + 1)) if objects is None else objects
     canvas = _texture(rng, size, contrast=rng.uniform(10, 45))
     owner = np.zeros((size, size), np.int16)  # 0 background, k the k-th object
     drawn_areas: list[int] = []
@@ -147,13 +148,18 @@ def mask_extent(mask: NDArray[np.bool_]) -> list[int]:
 def _place(
     rng: np.random.Generator, label: int, owner: NDArray[np.int16], drawn_areas: list[int], *, overlaps: bool
 ) -> tuple[NDArray[np.float32], tuple[int, int]] | None:
-    """Finds a spot for a new object, shrinking it while none is free; None if there is no room at all."""
+    """Finds a spot for a new object, shrinking it while none is good; None if there is no room at all."""
     size = owner.shape[0]
     extent = rng.uniform(OBJECT_SIZES[0], min(OBJECT_SIZES[1], 0.9 * size))
     for _ in range(40):
         alpha = _shape(rng, label, extent)
         height, width = alpha.shape
-        top, left = int(rng.integers(0, size - height + 1)), int(rng.integers(0, size - width + 1))
+        if overlaps and len(drawn_areas) == 1:  # across the edge of the first object
+            row, column = rng.choice(np.argwhere(owner > 0))
+            top = int(np.clip(row - rng.integers(height), 0, size - height))
+            left = int(np.clip(column - rng.integers(width), 0, size - width))
+        else:
+            top, left = int(rng.integers(0, size - height + 1)), int(rng.integers(0, size - width + 1))
         covered = owner[top : top + height, left : left + width][alpha >= 0.5]
         if _acceptable(owner, covered, drawn_areas, overlaps=overlaps):
             return alpha, (top, left)
@@ -166,6 +172,8 @@ def _acceptable(
 ) -> bool:
     if not overlaps:
         return not covered.any()
+    if len(drawn_areas) == 1 and not covered.any():
+        return False
     for touched in np.unique(covered[covered > 0]):
         visible = int((owner == touched).sum()) - int((covered == touched).sum())
         if visible < MIN_VISIBLE * drawn_areas[touched - 1]:

@@ -81,13 +81,12 @@ def test_every_object_is_mostly_visible(drawn: list[tuple[Scene, list[NDArray[np
     assert max(shares) == 1
 
 
-def test_a_third_of_the_scenes_has_covered_objects(drawn: list[tuple[Scene, list[NDArray[np.bool_]]]]) -> None:
-    """Every second scene may have them; a third does (97 of 300), since objects miss each other or are alone."""
+def test_half_of_the_scenes_have_covered_objects(drawn: list[tuple[Scene, list[NDArray[np.bool_]]]]) -> None:
     covered = [
         any(mask.sum() < shape.sum() for mask, shape in zip(scene.masks, shapes, strict=True))
         for scene, shapes in drawn
     ]
-    assert 0.2 < np.mean(covered) < 0.5
+    assert 0.4 < np.mean(covered) < 0.6
 
 
 def test_objects_stand_out(drawn: list[tuple[Scene, list[NDArray[np.bool_]]]]) -> None:
