@@ -17,8 +17,9 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
+from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
-from edgemask.reference import ReferenceDetector, set_pooling_scales
+from edgemask.reference import ReferenceDetector, per_class_nms, set_pooling_scales
 
 VALUE_TOLERANCE = 2e-5  # of the reference's largest magnitude: ten times what summing in another order costs
 CHOICE_TOLERANCE = 2e-3  # share of boxes chosen otherwise: two of a thousand may flip on a tie
@@ -114,10 +115,21 @@ def _check_proposals(
     anchors = model.rpn.anchor_generator(images, features)
     counts = [logits[0].numel() for logits in objectness]
     flat_objectness, flat_deltas = concat_box_prediction_layers(objectness, deltas)
-    boxes = model.rpn.box_coder.decode(flat_deltas, anchors).view(len(anchors), -1, 4)
-    chosen, _ = model.rpn.filter_proposals(boxes, flat_objectness, images.image_sizes, counts)
-    own = taps["proposals"][:, 1:]
-    yield StageCheck("proposals", _unshared(chosen[0], own, _scale(images)), CHOICE_TOLERANCE)
+    boxes = model.rpn.box_coder.decode(flat_deltas, anchors).view(-1, 4)
+    best: Tensor = model.rpn._get_top_n_idx(flat_objectness.view(1, -1), counts)[0]
+    candidates = clip_boxes_to_image(boxes[best], images.image_sizes[0])
+    scores, boxes = taps["rpn.scores"][0], taps["rpn.boxes"][0]
+    yield StageCheck("rpn.boxes", _unshared(candidates, boxes, _scale(images)), CHOICE_TOLERANCE)
+    # NMS on the graph's own candidates: one that overlaps just as the threshold says would flip with its last bit.
+    level_of = torch.arange(len(counts)).repeat_interleave(
+        torch.tensor([min(count, model.rpn.pre_nms_top_n()) for count in counts])
+    )
+    large = torch.isin(torch.arange(len(boxes)), remove_small_boxes(boxes, model.rpn.min_size))
+    yield StageCheck("rpn.scores", (large != (scores >= 0)).double().mean().item(), CHOICE_TOLERANCE)
+    valid = torch.where(scores >= 0)[0]
+    kept = valid[per_class_nms(boxes[valid], scores[valid], level_of[valid], model.rpn.nms_thresh)]
+    expected = boxes[kept[: model.rpn.post_nms_top_n()]]
+    yield StageCheck("proposals", _unshared(expected, taps["proposals"][:, 1:], _scale(images)), CHOICE_TOLERANCE)
 
 
 def _check_heads(

@@ -4,16 +4,18 @@ import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import FunctionType, MethodType, SimpleNamespace
 
 import numpy as np
 import torch
+import torchvision
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import resize_boxes
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, nms
 from torchvision.ops.poolers import LevelMapper
 
 from edgemask.detections import Detections
@@ -24,9 +26,10 @@ from edgemask.spec import ModelSpec
 class ReferenceDetector:
     """Runs a torchvision R-CNN eagerly and gives what the exported model must give.
 
-    Normalisation, resize, proposals and heads are torchvision's code, on a copy of the model. Two things differ from
+    Normalisation, resize, proposals and heads are torchvision's code, on a copy of the model. Three things differ from
     calling the model: the image is padded to the canvas of the spec, and the scales of `MultiScaleRoIAlign` are set
-    from that canvas, where torchvision infers them from its first image and keeps them.
+    from that canvas, where torchvision infers them from its first image and keeps them. NMS is exactly per class: below
+    1,000 boxes torchvision shifts the classes apart instead, which rounds coordinates and flips choices.
 
     Args:
         model: the model; it is copied, not changed.
@@ -38,6 +41,7 @@ class ReferenceDetector:
     def __init__(self, model: GeneralizedRCNN, spec: ModelSpec) -> None:
         self.spec = spec
         self.model = configured(model, spec)
+        use_per_class_nms(self.model)
 
     @torch.inference_mode()
     def predict(self, source: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
@@ -101,6 +105,38 @@ def configured(model: GeneralizedRCNN, spec: ModelSpec) -> GeneralizedRCNN:
     transform.min_size, transform.max_size = (spec.min_size,), spec.max_size
     transform.fixed_size = None if spec.fixed_size is None else (spec.fixed_size[1], spec.fixed_size[0])
     return model
+
+
+def use_per_class_nms(model: GeneralizedRCNN) -> None:
+    """Makes one model's proposal and detection steps, torchvision's own code, call `per_class_nms`.
+
+    The functions get globals of their own: nothing is patched, other models and threads are not touched.
+    """
+    exact = SimpleNamespace(**{**vars(torchvision.ops.boxes), "batched_nms": per_class_nms})
+    for part, method in ((model.rpn, "filter_proposals"), (model.roi_heads, "postprocess_detections")):
+        own = getattr(type(part), method)
+        rebound = FunctionType(own.__code__, {**own.__globals__, "box_ops": exact}, own.__name__, own.__defaults__)
+        setattr(part, method, MethodType(rebound, part))
+
+
+def per_class_nms(
+    boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor, iou_threshold: float
+) -> torch.Tensor:
+    """Does what torchvision's `batched_nms` does, without shifted coordinates.
+
+    Args:
+        boxes: float32 [N, 4] xyxy.
+        scores: float32 [N].
+        classes: int64 [N]; boxes of different classes do not suppress each other.
+        iou_threshold: a box is dropped where its IoU with a kept one is above it.
+
+    Returns:
+        int64 [K], the boxes kept, by descending score, equal ones by index.
+    """
+    kept = [torch.where(classes == label)[0] for label in torch.unique(classes)]
+    kept = [index[nms(boxes[index], scores[index], iou_threshold)] for index in kept]
+    chosen = torch.cat(kept).sort()[0] if kept else classes
+    return chosen[scores[chosen].sort(descending=True, stable=True)[1]]
 
 
 def set_pooling_scales(model: GeneralizedRCNN, features: Mapping[str, torch.Tensor], canvas: tuple[int, int]) -> None:

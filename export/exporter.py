@@ -20,7 +20,7 @@ from edgemask.description import spec_of, weights_digest
 from edgemask.errors import EdgemaskError, UsageError
 from edgemask.export.cleaning import name_after_stages, remove_dead, remove_outputs, strip_traces
 from edgemask.export.graph_module import OUTPUTS, GraphModule
-from edgemask.export.onnx_ops import BODY_OPSET, DOMAIN, DOMAIN_VERSION, custom_translation_table, inline, local_functions
+from edgemask.export.onnx_ops import BODY_OPSET, custom_translation_table, inline, local_functions
 from edgemask.export.support import check_supported
 from edgemask.export.verification import Verification
 from edgemask.export.verification import verify as verify_file
@@ -172,8 +172,6 @@ def build_proto(model: GeneralizedRCNN, canvas: tuple[int, int] | None, batch: i
     name_after_stages(proto, names)
     strip_traces(proto)
     proto.functions.extend(local_functions(proto))
-    if not any(entry.domain == DOMAIN for entry in proto.opset_import):
-        proto.opset_import.add(domain=DOMAIN, version=DOMAIN_VERSION)
     proto.producer_name, proto.producer_version = "edgemask", edgemask.__version__
     return proto
 

@@ -98,12 +98,14 @@ class GraphModule(nn.Module):
         return Pool(pooler, pooling_scales(pooler, features, self.example_canvas))
 
 
-def _anchors(generator: nn.Module, features: Mapping[str, Tensor], canvas: tuple[int, int]) -> nn.Module:
+def _anchors(generator: AnchorGenerator, features: Mapping[str, Tensor], canvas: tuple[int, int]) -> nn.Module:
     """Anchors computed in the graph; those of somebody's own generator as constants of a fixed canvas."""
     if type(generator) is AnchorGenerator:
         return Anchors(generator.cell_anchors)
     maps = list(features.values())
     anchors = generator(ImageList(maps[0].new_zeros((1, 3, *canvas)), [canvas]), maps)[0]
-    cells = [per_cell * feature.shape[-2] * feature.shape[-1]
-             for per_cell, feature in zip(generator.num_anchors_per_location(), maps, strict=True)]
+    cells = [
+        per_cell * feature.shape[-2] * feature.shape[-1]
+        for per_cell, feature in zip(generator.num_anchors_per_location(), maps, strict=True)
+    ]
     return FixedAnchors(anchors.split(cells))

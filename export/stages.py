@@ -21,6 +21,9 @@ ABSENT, PRESENT = -1.0, -0.5
 class Resize(nn.Module):
     """Images float32 [B, 3, H, W] in 0-255 -> normalised, with zeros outside each image's true size."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         deviation = torch.tensor(std, dtype=torch.float64).view(1, 3, 1, 1)
@@ -85,7 +88,7 @@ class Candidates(nn.Module):
         for level, (logits, delta, boxes) in enumerate(zip(objectness, deltas, anchors, strict=True)):
             batch, per_cell = logits.shape[:2]
             logits = logits.permute(0, 2, 3, 1).flatten(1)
-            delta = delta.unflatten(1, (per_cell, 4)).permute(0, 3, 4, 1, 2).reshape(batch, -1, 4)
+            delta = delta.view(batch, per_cell, 4, *delta.shape[2:]).permute(0, 3, 4, 1, 2).reshape(batch, -1, 4)
             top_logits, index = logits.topk(torch.sym_min(self.top_n, boxes.shape[0]), dim=1)
             delta = delta.gather(1, index[:, :, None].expand(-1, -1, 4))
             moved = self.coder.decode_single(delta.reshape(-1, 4), boxes[index].reshape(-1, 4))
@@ -159,7 +162,7 @@ class Detect(nn.Module):
         classes = logits.shape[1] - 1
         scores = logits.softmax(-1)[:, 1:]
         image = rois[:, 0].long()
-        boxes = self.coder.decode_single(deltas[:, 4:], rois[:, 1:]).unflatten(1, (classes, 4))
+        boxes = self.coder.decode_single(deltas[:, 4:], rois[:, 1:]).view(-1, classes, 4)
         boxes = clip(boxes, image_sizes[image][:, None])
         scores = torch.where(large_enough(boxes, 1e-2), scores, ABSENT)
         own = image == torch.arange(image_sizes.shape[0], device=image.device)[:, None]
@@ -226,7 +229,7 @@ def suppose_some(rois: Tensor) -> None:
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     """Boxes [..., 4] cut at the borders of their images; `sizes` [..., 2] (H, W) must broadcast against them."""
     limits = sizes.flip(-1).to(boxes.dtype)
-    corners = boxes.unflatten(-1, (2, 2)).clamp(min=0)
+    corners = boxes.view(*boxes.shape[:-1], 2, 2).clamp(min=0)
     return torch.minimum(corners, limits.unsqueeze(-2)).flatten(-2)
 
 

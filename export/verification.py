@@ -97,7 +97,7 @@ def verify(model: GeneralizedRCNN, path: str | Path) -> Verification:
             canvas, placement = place_on_canvas(image, file.spec)
             copies = file.spec.batch or 1
             outputs = detector.run(np.stack([canvas] * copies), np.array([placement.size] * copies, np.int64))
-            stages = compare_stages(reference, image, _first_image(outputs))
+            stages = compare_stages(reference, image, first_image(outputs))
             if first_divergence(stages):
                 break
     divergence = first_divergence(stages)
@@ -116,7 +116,7 @@ def verify(model: GeneralizedRCNN, path: str | Path) -> Verification:
     return Verification(device, parity, stages)
 
 
-def _first_image(outputs: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+def first_image(outputs: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
     """Drops what belongs to the other copies of a batch."""
     rows = outputs["batch_index"] == 0
     rois = outputs["proposals"][:, 0] == 0

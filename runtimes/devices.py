@@ -1,5 +1,6 @@
 """The devices that a model can run on, and how one is chosen."""
 
+import re
 from dataclasses import dataclass
 
 from edgemask.errors import DeviceUnavailable, EdgemaskError, UsageError
@@ -33,7 +34,6 @@ DEVICES = (
     Device("openvino:CPU", OpenVino, "CPU"),
     Device("cpu", OrtCpu, ""),
     Device("openvino:NPU", OpenVino, "NPU", automatic=False),
-    Device("openvino:AUTO", OpenVino, "AUTO", automatic=False),
 )
 
 
@@ -51,32 +51,29 @@ def open_runtime(model: ModelFile, device: str) -> tuple[Runtime, tuple[str, ...
         UsageError: no such device.
         DeviceUnavailable: the device named, or every device, cannot run this model here; says why.
     """
+    if device != "auto":
+        entry = _named(device)
+        if reason := entry.runtime.unavailable(entry.target):
+            raise reason
+        return entry.runtime(model, entry.target), ()
     refusals: list[str] = []
-    for entry in _candidates(device):
-        reason = entry.runtime.unavailable(entry.target)
-        if reason is None:
-            try:
-                return entry.runtime(model, entry.target), tuple(refusals)
-            except EdgemaskError as error:
-                if device != "auto":
-                    raise
-                reason = str(error).replace("\n", "; ")
-        refusals.append(f"{entry.name}: {reason}")
-    if device == "auto":
-        raise DeviceUnavailable("no device can run this model here:\n" + "\n".join(refusals), "mend one of these")
-    problem, _, remedy = refusals[0].rpartition(": ")
-    raise DeviceUnavailable(problem, remedy)
+    for entry in (entry for entry in DEVICES if entry.automatic):
+        try:
+            if reason := entry.runtime.unavailable(entry.target):
+                raise reason
+            return entry.runtime(model, entry.target), tuple(refusals)
+        except EdgemaskError as error:
+            line = f"{entry.name}: {error.problem}: {error.remedy}"
+            refusals.append(" ".join(line.split()))  # a library's words may go over several lines
+    raise DeviceUnavailable("no device can run this model here:\n" + "\n".join(refusals), "mend one of these")
 
 
-def _candidates(device: str) -> list[Device]:
-    if device == "auto":
-        return [entry for entry in DEVICES if entry.automatic]
+def _named(device: str) -> Device:
     aliases = {"openvino": "openvino:CPU", "cuda:0": "cuda"}
     for entry in DEVICES:
         if entry.name == aliases.get(device, device):
-            return [entry]
-    kind, _, target = device.partition(":")
-    if kind == "cuda":
-        return [Device(device, OrtCuda, target)]
+            return entry
+    if re.fullmatch(r"cuda:[0-9]{1,3}", device):
+        return Device(device, OrtCuda, device.removeprefix("cuda:"))
     names = ", ".join(["auto", *(entry.name for entry in DEVICES), "cuda:N"])
     raise UsageError(f"there is no device {device!r}", f"the devices are: {names}")

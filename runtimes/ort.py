@@ -2,7 +2,6 @@
 
 import ctypes
 import importlib.metadata
-import re
 import sys
 from types import ModuleType
 from typing import Any
@@ -10,27 +9,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemask.errors import DeviceUnavailable, EdgemaskError, OutOfMemory
+from edgemask.errors import DeviceUnavailable
 from edgemask.runtimes.modelfile import ModelFile
-from edgemask.runtimes.runtime import Array, Runtime, thread_count
+from edgemask.runtimes.runtime import Array, Runtime, failure, thread_count
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
-_NO_MEMORY = re.compile(r"out of memory|bad_alloc|failed to allocate|ALLOC_FAILED|BFCArena", re.IGNORECASE)
 
 
 class OrtCpu(Runtime):
     """ONNX Runtime's CPU provider. Arithmetic is float32."""
 
-    library = "onnxruntime"
     provider = "CPUExecutionProvider"
+    installation = "pip install 'edgemask[cpu]'"
 
     @classmethod
-    def unavailable(cls, target: str) -> str | None:
+    def unavailable(cls, target: str) -> DeviceUnavailable | None:
         """See `Runtime.unavailable`; the CPU has no targets."""
         try:
             import onnxruntime  # noqa: F401
         except ImportError as error:
-            return f"onnxruntime cannot be imported ({error}): pip install 'edgemask[cpu]'"
+            return DeviceUnavailable(f"onnxruntime cannot be imported ({error})", cls.installation)
         return None
 
     def __init__(self, model: ModelFile, target: str) -> None:
@@ -53,7 +51,7 @@ class OrtCpu(Runtime):
                 read_config_from_model=0,
             )
         except Exception as error:
-            raise _typed(error, f"ONNX Runtime cannot open {model.path} on {self.device}") from error
+            raise failure(f"ONNX Runtime cannot open {model.path} on {self.device}", error, line=0) from error
         used = self._session.get_providers()
         if used[0] != self.provider:
             raise DeviceUnavailable(
@@ -66,7 +64,7 @@ class OrtCpu(Runtime):
         try:
             values = self._session.run(self._outputs, {"images": images, "image_sizes": image_sizes})
         except Exception as error:
-            raise _typed(error, f"ONNX Runtime failed on {self.device} with images {images.shape}") from error
+            raise failure(f"ONNX Runtime failed on {self.device} with images {images.shape}", error, line=0) from error
         return dict(zip(self._outputs, values, strict=True))
 
     def close(self) -> None:
@@ -88,29 +86,31 @@ class OrtCuda(OrtCpu):
     """ONNX Runtime's CUDA provider; a target is the GPU's number. Arithmetic is float32, TF32 is off."""
 
     provider = "CUDAExecutionProvider"
+    installation = "pip install 'edgemask[cuda]'"
 
     @classmethod
-    def unavailable(cls, target: str) -> str | None:
+    def unavailable(cls, target: str) -> DeviceUnavailable | None:
         """See `Runtime.unavailable`."""
         reason = super().unavailable(target)
         if reason is not None:
-            return "onnxruntime-gpu is not installed: pip install 'edgemask[cuda]'"
-        installed = [name for name in _PACKAGES if _is_installed(name)]
-        if len(installed) > 1:
-            return (
-                "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
-                "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'edgemask[cuda]'"
+            return reason
+        if all(_is_installed(name) for name in _PACKAGES):
+            return DeviceUnavailable(
+                "onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
+                f"pip uninstall onnxruntime onnxruntime-gpu, then {cls.installation}",
             )
         import onnxruntime
 
         if cls.provider not in onnxruntime.get_available_providers():
-            return "this onnxruntime was built without CUDA: pip uninstall onnxruntime, pip install 'edgemask[cuda]'"
-        if not target.isdigit():
-            return f"{target!r} is no GPU number: write cuda or cuda:0"
+            return DeviceUnavailable(
+                "this onnxruntime was built without CUDA", f"pip uninstall onnxruntime, then {cls.installation}"
+            )
         try:
             ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         except OSError as error:
-            return f"there is no NVIDIA driver here ({error}): install it, nvidia-smi must show the GPU"
+            return DeviceUnavailable(
+                f"there is no NVIDIA driver here ({error})", "install it; nvidia-smi must show the GPU"
+            )
         return None
 
     def __init__(self, model: ModelFile, target: str) -> None:
@@ -147,11 +147,3 @@ def _is_installed(package: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _typed(error: Exception, what: str) -> EdgemaskError:
-    """The exception of ours that says what the library's exception means."""
-    first_line = str(error).strip().partition("\n")[0]
-    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
-        return OutOfMemory(f"{what}: {first_line}", "use smaller images or a smaller batch")
-    return DeviceUnavailable(f"{what}: {first_line}", "try another device")

@@ -6,27 +6,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemask.errors import DeviceUnavailable
+from edgemask.errors import DeviceUnavailable, EdgemaskError
 from edgemask.runtimes.functions import for_openvino
 from edgemask.runtimes.modelfile import ModelFile
-from edgemask.runtimes.runtime import Array, Runtime, thread_count
+from edgemask.runtimes.runtime import Array, Runtime, failure, thread_count
 
 
 class OpenVino(Runtime):
-    """OpenVINO; a target is its name of the device: CPU, GPU, NPU, AUTO. Arithmetic is float32."""
-
-    library = "openvino"
+    """OpenVINO; a target is its name of the device: CPU, GPU, NPU. Arithmetic is float32."""
 
     @classmethod
-    def unavailable(cls, target: str) -> str | None:
+    def unavailable(cls, target: str) -> DeviceUnavailable | None:
         """See `Runtime.unavailable`."""
         try:
             import openvino
-        except ImportError as error:
-            return f"openvino cannot be imported ({error}): pip install 'edgemask[openvino]'"
-        available = openvino.Core().available_devices
-        if target != "AUTO" and not any(name.split(".")[0] == target for name in available):
-            return f"OpenVINO sees no {target} here, only {', '.join(available) or 'nothing'}: install its driver"
+
+            available = openvino.Core().available_devices
+        except (ImportError, RuntimeError) as error:
+            return DeviceUnavailable(f"openvino cannot be loaded ({error})", "pip install 'edgemask[openvino]'")
+        if not any(name.split(".")[0] == target for name in available):
+            return DeviceUnavailable(
+                f"OpenVINO sees no {target} here, only {', '.join(available) or 'nothing'}", "install its driver"
+            )
         return None
 
     def __init__(self, model: ModelFile, target: str) -> None:
@@ -41,11 +42,15 @@ class OpenVino(Runtime):
         try:
             graph = core.read_model(for_openvino(model.proto).SerializeToString())
             self._compiled: Any = core.compile_model(graph, target, options)
-        except RuntimeError as error:
-            line = str(error).strip().rpartition("\n")[2]
+        except EdgemaskError:
+            raise
+        except Exception as error:
+            raise failure(f"OpenVINO cannot open {model.path} on {self.device}", error, line=-1) from error
+        used = self._compiled.get_property("EXECUTION_DEVICES")
+        if any(name.split(".")[0] != target for name in used):
             raise DeviceUnavailable(
-                f"OpenVINO cannot open {model.path} on {target}: {line}", "try another device"
-            ) from error
+                f"OpenVINO opened the model on {', '.join(used)}, not on {target}", "try another device"
+            )
         self._outputs = [output.get_any_name() for output in self._compiled.outputs]
         self._requests = threading.local()  # a request serves one thread at a time
 
@@ -56,11 +61,8 @@ class OpenVino(Runtime):
         request = self._requests.own
         try:
             request.infer({"images": images, "image_sizes": image_sizes})
-        except RuntimeError as error:
-            line = str(error).strip().rpartition("\n")[2]
-            raise DeviceUnavailable(
-                f"OpenVINO failed on {self.device} with images {images.shape}: {line}", "try another device"
-            ) from error
+        except Exception as error:
+            raise failure(f"OpenVINO failed on {self.device} with images {images.shape}", error, line=-1) from error
         # The request reuses its memory in the next run.
         return {name: request.get_tensor(name).data.copy() for name in self._outputs}
 

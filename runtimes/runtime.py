@@ -1,15 +1,23 @@
 """What every runtime is: one class per library, one method, declared in one tuple (`edgemask.runtimes.devices`)."""
 
 import os
+import re
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemask.errors import DeviceUnavailable, EdgemaskError, OutOfMemory
 from edgemask.runtimes.modelfile import ModelFile
 
 Array = NDArray[np.generic]
+
+# What ONNX Runtime, CUDA, cuBLAS, OpenVINO, OpenCL and the C++ library say when there is no memory left.
+_NO_MEMORY = re.compile(
+    r"out of memory|bad_alloc|failed to allocate|cannot allocate|ALLOC_FAILED|BFCArena|CL_OUT_OF|ALLOCATION_FAILURE|"
+    r"max size of memory object",
+    re.IGNORECASE,
+)
 
 
 class Runtime(ABC):
@@ -19,17 +27,21 @@ class Runtime(ABC):
     back in silence.
     """
 
-    library: ClassVar[str]
     device: str
 
     @classmethod
     @abstractmethod
-    def unavailable(cls, target: str) -> str | None:
-        """One sentence with the remedy if `target` cannot be used here, else None."""
+    def unavailable(cls, target: str) -> DeviceUnavailable | None:
+        """Says why `target` cannot be used here, and what to do about it; None if it can, as far as can be told."""
 
     @abstractmethod
     def __init__(self, model: ModelFile, target: str) -> None:
-        """Opens a model that was read by `read_model`."""
+        """Opens a model that was read by `read_model`.
+
+        Raises:
+            DeviceUnavailable: the device cannot run this model here, or would not be the one in use.
+            OutOfMemory: too little memory for it.
+        """
 
     @abstractmethod
     def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int64]) -> dict[str, Array]:
@@ -40,7 +52,11 @@ class Runtime(ABC):
             image_sizes: int64 [B, 2], height and width of each image inside the canvas.
 
         Returns:
-            The graph's outputs by name.
+            The graph's outputs by name; they stay as they are when the graph runs again.
+
+        Raises:
+            DeviceUnavailable: the device failed.
+            OutOfMemory: too large for it.
         """
 
     @abstractmethod
@@ -53,3 +69,18 @@ def thread_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def failure(what: str, error: Exception, *, line: int) -> EdgemaskError:
+    """The exception of ours for what a library raised.
+
+    Args:
+        what: what was being done, for the message.
+        error: the library's exception.
+        line: the line of its message that says what happened: 0 the first, -1 the last.
+    """
+    words = str(error).strip() or type(error).__name__
+    problem = f"{what}: {words.splitlines()[line]}"
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(words):
+        return OutOfMemory(problem, "use smaller images or a smaller batch")
+    return DeviceUnavailable(problem, "try another device")

@@ -22,9 +22,7 @@ def test_top_version_is_the_package_version(changelog: str) -> None:
 
 
 def test_releases_are_dated_and_newest_first(changelog: str) -> None:
-    releases = [
-        (tuple(map(int, version)), date.fromisoformat(day)) for *version, day in RELEASE.findall(changelog)
-    ]
+    releases = [(tuple(map(int, version)), date.fromisoformat(day)) for *version, day in RELEASE.findall(changelog)]
     assert releases == sorted(releases, reverse=True)
     headings = re.findall(r"^## (.+)$", changelog, re.MULTILINE)
     assert headings[0] == "[Unreleased]"

@@ -60,7 +60,7 @@ def test_an_exact_export_passes(reference: ReferenceDetector, outputs: Outputs) 
         "stage/resize",
         *(f"backbone.{level}" for level in range(4)),
         *(f"{stage}.{level}" for stage in ("fpn", "rpn.scores", "rpn.boxes") for level in range(5)),
-        *("proposals", "box_head", "box_head.boxes", "nms", "mask_head", "masks"),
+        *("rpn.boxes", "rpn.scores", "proposals", "box_head", "box_head.boxes", "nms", "mask_head", "masks"),
     ]
     assert len(outputs["proposals"]) == 60
     assert len(outputs["boxes"]) == 30, "the checks had something to check"
@@ -94,7 +94,7 @@ def setting(part: str, name: str, value: Any) -> Callable[[MaskRCNN], None]:
         pytest.param(scale("rpn", "head", "cls_logits"), "rpn.scores.0", {"rpn"}, id="objectness"),
         pytest.param(scale("rpn", "head", "bbox_pred"), "rpn.boxes.0", {"rpn"}, id="deltas of anchors"),
         pytest.param(setting("rpn", "nms_thresh", 0.4), "proposals", {"proposals"}, id="NMS of proposals"),
-        pytest.param(setting("rpn", "min_size", 30.0), "proposals", {"proposals"}, id="least size of proposals"),
+        pytest.param(setting("rpn", "min_size", 30.0), "rpn.scores", {"rpn"}, id="least size of proposals"),
         pytest.param(scale("roi_heads", "box_head", "fc6"), "box_head", {"box_head"}, id="box head"),
         pytest.param(scale("roi_heads", "box_predictor", "cls_score"), "box_head", {"box_head"}, id="classes"),
         pytest.param(scale("roi_heads", "box_predictor", "bbox_pred"), "box_head.boxes", {"box_head"}, id="deltas"),

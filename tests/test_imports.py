@@ -91,17 +91,13 @@ def test_every_module_has_its_layer() -> None:
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "edgemask"])
 def test_imports_run_one_way(module: str) -> None:
     own = LAYER[part(module)]
-    upward = [
-        name for name in internal_imports(module) if part(name) and LAYER.get(part(name), len(LAYERS)) > own
-    ]
+    upward = [name for name in internal_imports(module) if part(name) and LAYER.get(part(name), len(LAYERS)) > own]
     assert upward == [], f"{part(module)} lies below what it imports"
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
     # The package's own __init__ only re-exports, and imports lazily what is heavy.
-    graph = {
-        module: internal_imports(module) - {"edgemask", module} for module in MODULES if module != "edgemask"
-    }
+    graph = {module: internal_imports(module) - {"edgemask", module} for module in MODULES if module != "edgemask"}
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
     assert set(order) >= graph.keys()
 

@@ -36,11 +36,7 @@ def test_all_is_sorted_without_repeats(package: ModuleType) -> None:
 
 
 def test_all_is_complete(package: ModuleType) -> None:
-    bound = {
-        name
-        for name, value in vars(package).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
-    }
+    bound = {name for name, value in vars(package).items() if not name.startswith("_") and not inspect.ismodule(value)}
     listed = {
         name
         for name in package.__all__

@@ -77,8 +77,9 @@ def test_refused(change: Callable[[MaskRCNN], Any], message: str) -> None:
 
 
 def test_other_families_are_refused() -> None:
+    model = torchvision.models.get_model("retinanet_resnet50_fpn", weights=None, weights_backbone=None)
     with pytest.raises(UnsupportedModel, match="a RetinaNet is no torchvision R-CNN"):
-        check_supported(torchvision.models.get_model("retinanet_resnet50_fpn", weights=None, weights_backbone=None), None)
+        check_supported(model, None)
 
 
 def test_own_anchors_need_a_fixed_canvas() -> None:

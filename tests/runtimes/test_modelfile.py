@@ -1,0 +1,309 @@
+"""What a model file must withstand before a runtime sees it: damage, strangers' files, data and code from outside."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from google.protobuf.message import EncodeError
+from onnx import TensorProto, helper
+from toy_model import SPEC, toy_proto, write_toy
+
+from edgemask.errors import ModelFileError, OutputError
+from edgemask.runtimes import modelfile, read_model, write_model
+from edgemask.spec import DIGEST_KEY, SPEC_KEY
+
+Change = Callable[[onnx.ModelProto], object]
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    return write_toy(tmp_path / "m.onnx")
+
+
+def refused(path: Path, message: str = "") -> None:
+    with pytest.raises(ModelFileError) as caught:
+        read_model(path)
+    assert str(path) in caught.value.problem
+    assert re.search(message, caught.value.problem), caught.value.problem
+    assert caught.value.remedy
+
+
+def sealed(proto: onnx.ModelProto, metadata: Mapping[str, str] | list[tuple[str, str]], path: Path) -> Path:
+    """Writes any metadata, and a true digest in place of the value `DIGEST`: what a stranger can do too."""
+    del proto.metadata_props[:]
+    for key, value in metadata.items() if isinstance(metadata, Mapping) else metadata:
+        proto.metadata_props.add(key=key, value="0" * 64 if value == "DIGEST" else value)
+    blank = proto.SerializeToString()
+    digest = hashlib.sha256(blank).hexdigest().encode()
+    path.write_bytes(blank.replace(b"edgemask.digest\x12\x40" + b"0" * 64, b"edgemask.digest\x12\x40" + digest, 1))
+    return path
+
+
+def test_round_trip_keeps_spec_and_digest(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    digest = write_model(toy_proto(), SPEC, path)
+    model = read_model(path)
+    assert (model.path, model.spec, model.digest) == (path, SPEC, digest)
+    assert model.data == path.read_bytes()
+    assert model.proto.graph == toy_proto().graph
+    assert read_model(str(path)).spec == SPEC
+
+
+def test_digest_is_that_of_the_bytes_without_it(toy: Path) -> None:
+    model = read_model(toy)
+    assert model.metadata[DIGEST_KEY] == model.digest
+    assert hashlib.sha256(model.data.replace(model.digest.encode(), b"0" * 64)).hexdigest() == model.digest
+
+
+def test_other_metadata_are_kept_and_sealed(tmp_path: Path) -> None:
+    proto = toy_proto()
+    proto.metadata_props.add(key="owner", value="somebody")
+    write_model(proto, SPEC, tmp_path / "a.onnx")
+    model = read_model(tmp_path / "a.onnx")
+    assert model.metadata["owner"] == "somebody"
+    write_model(model.proto, SPEC.replace(score_threshold=0.5), tmp_path / "b.onnx")
+    again = read_model(tmp_path / "b.onnx")
+    assert again.metadata.keys() == {"owner", SPEC_KEY, DIGEST_KEY}
+    assert again.spec.score_threshold == 0.5
+    assert again.digest != model.digest
+
+
+def test_truncated_anywhere(toy: Path) -> None:
+    data = toy.read_bytes()
+    for length in {*range(0, len(data), len(data) // 97), *range(len(data) - 40, len(data))}:
+        toy.write_bytes(data[:length])
+        refused(toy)
+    toy.write_bytes(data + b"\x00")
+    refused(toy, "was changed or cut")
+
+
+def test_one_flipped_byte_anywhere(toy: Path) -> None:
+    data = toy.read_bytes()
+    weights, entry = data.index(b"boxes/value"), data.index(DIGEST_KEY.encode())
+    places = {*range(0, len(data), len(data) // 60), *range(weights, weights + 11)}
+    places |= {
+        *range(entry - 4, entry + len(DIGEST_KEY) + 66),
+        data.index(SPEC_KEY.encode()),
+        data.index(b'"min_size"'),
+    }
+    for place in sorted(places):
+        for flip in (0x01, 0x80):
+            changed = bytearray(data)
+            changed[place] ^= flip
+            toy.write_bytes(changed)
+            refused(toy)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n", "Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html></html>", "web page"),
+        (b"<html>", "web page"),
+        (b"PK\x03\x04 a zip archive", "no ONNX model"),
+        (np.random.default_rng(0).bytes(5000), "no ONNX model"),
+        (onnx.ModelProto(producer_name="pytorch\x1b[0m").SerializeToString(), r"'pytorch\\x1b\[0m' and has no"),
+        (onnx.ModelProto(ir_version=8).SerializeToString(), "names no producer and has no edgemask.spec"),
+        (b"\x12\x03\xff\xfe\xfd", "has no edgemask.spec"),
+    ],
+)
+def test_what_is_no_model_of_ours(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(data)
+    refused(path, message)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({SPEC_KEY: SPEC.to_json()}, "is not sealed: it has no digest"),
+        ({SPEC_KEY: SPEC.to_json(), DIGEST_KEY: "12ab"}, "has the digest '12ab', expected one of 64 digits"),
+        ({SPEC_KEY: SPEC.to_json(), DIGEST_KEY: "0" * 63}, "is not sealed"),
+        ([(SPEC_KEY, SPEC.to_json()), (DIGEST_KEY, "DIGEST"), (DIGEST_KEY, "1" * 64)], "is not sealed"),
+        ([(SPEC_KEY, SPEC.to_json()), (DIGEST_KEY, "DIGEST"), (DIGEST_KEY, "short")], "lack edgemask.spec"),
+        ({DIGEST_KEY: "DIGEST"}, "lack edgemask.spec"),
+        ({SPEC_KEY: "{", DIGEST_KEY: "DIGEST"}, "specification inside the model file: expected JSON"),
+        ({SPEC_KEY: "{}", DIGEST_KEY: "DIGEST"}, "specification inside the model file"),
+        ({SPEC_KEY: SPEC.to_json().replace('"1.0"', '"2.0"'), DIGEST_KEY: "DIGEST"}, "format_version"),
+    ],
+)
+def test_metadata_that_do_not_fit(
+    tmp_path: Path, metadata: Mapping[str, str] | list[tuple[str, str]], message: str
+) -> None:
+    refused(sealed(toy_proto(), metadata, tmp_path / "m.onnx"), message)
+
+
+def test_a_stranger_who_seals_as_we_do_is_read(tmp_path: Path) -> None:
+    """The digest tells damage, not forgery: what the other tests of this file refuse is not refused for its seal."""
+    path = sealed(toy_proto(), {SPEC_KEY: SPEC.to_json(), DIGEST_KEY: "DIGEST"}, tmp_path / "m.onnx")
+    assert read_model(path).spec == SPEC
+
+
+def test_missing_file_folder_and_pipe(tmp_path: Path) -> None:
+    refused(tmp_path / "nothing.onnx", "cannot read .*nothing.onnx: No such file")
+    refused(tmp_path, "is a folder")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    refused(pipe, "is no file")
+    with pytest.raises(ModelFileError, match="null"):
+        read_model("a\0b")
+
+
+def test_larger_than_a_message_may_be(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = toy.stat().st_size
+    monkeypatch.setattr(modelfile, "SIZE_LIMIT", size)
+    assert read_model(toy).spec == SPEC
+    monkeypatch.setattr(modelfile, "SIZE_LIMIT", size - 1)
+    refused(toy, f"has {size} bytes, an ONNX file at most {size - 1}")
+
+
+def external(name: str = "elsewhere") -> onnx.TensorProto:
+    tensor = onnx.TensorProto(name=name, dims=[1], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../secret")
+    return tensor
+
+
+def only_listed() -> onnx.TensorProto:
+    """Names another file, though it does not say that its data lie there."""
+    tensor = external()
+    tensor.ClearField("data_location")
+    return tensor
+
+
+def constant(value: onnx.TensorProto) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], ["value"], value=value)
+
+
+def sub_graph(*nodes: onnx.NodeProto, tensors: tuple[onnx.TensorProto, ...] = ()) -> onnx.NodeProto:
+    graph = helper.make_graph([*nodes], "body", [], [], [*tensors])
+    return helper.make_node("If", ["condition"], ["result"], then_branch=graph, else_branch=graph)
+
+
+def function(name: str, *nodes: onnx.NodeProto, domain: str = "edgemask") -> onnx.FunctionProto:
+    return helper.make_function(domain, name, ["x"], ["y"], [*nodes], [helper.make_opsetid("", 18)])
+
+
+def sparse() -> onnx.SparseTensorProto:
+    return onnx.SparseTensorProto(values=external(), indices=helper.make_tensor("i", TensorProto.INT64, [1], [0]))
+
+
+def training(proto: onnx.ModelProto) -> None:
+    proto.training_info.add().algorithm.node.append(constant(external()))
+
+
+OUTSIDE: dict[str, Change] = {
+    "initializer": lambda proto: proto.graph.initializer.append(external()),
+    "initializer that only lists a file": lambda proto: proto.graph.initializer.append(only_listed()),
+    "sparse initializer": lambda proto: proto.graph.sparse_initializer.append(sparse()),
+    "attribute": lambda proto: proto.graph.node.append(constant(external())),
+    "list of an attribute": lambda proto: proto.graph.node.append(helper.make_node("N", [], ["v"], ts=[external()])),
+    "sub-graph's initializer": lambda proto: proto.graph.node.append(sub_graph(tensors=(external(),))),
+    "sub-graph of a sub-graph": lambda proto: proto.graph.node.append(sub_graph(sub_graph(constant(external())))),
+    "function": lambda proto: proto.functions.append(function("F", constant(external()))),
+    "sub-graph of a function": lambda proto: proto.functions.append(function("F", sub_graph(constant(external())))),
+    "training": training,
+}
+
+
+@pytest.mark.parametrize("change", OUTSIDE.values(), ids=OUTSIDE)
+def test_data_from_outside(tmp_path: Path, change: Change) -> None:
+    proto = toy_proto()
+    change(proto)
+    write_model(proto, SPEC, tmp_path / "m.onnx")
+    refused(tmp_path / "m.onnx", "keeps weights in other files")
+
+
+FOREIGN = helper.make_node("Anything", ["images"], ["y"], domain="evil\n.corp")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda proto: proto.graph.node.append(FOREIGN),
+        lambda proto: proto.graph.node.append(sub_graph(FOREIGN)),
+        lambda proto: proto.functions.append(function("F", FOREIGN)),
+    ],
+    ids=["graph", "sub-graph", "function"],
+)
+def test_operators_from_outside(tmp_path: Path, change: Change) -> None:
+    proto = toy_proto()
+    change(proto)
+    write_model(proto, SPEC, tmp_path / "m.onnx")
+    refused(tmp_path / "m.onnx", r"uses operators of 'evil\\n.corp'")
+
+
+def call(name: str, domain: str = "edgemask") -> onnx.NodeProto:
+    return helper.make_node(name, ["x"], ["y"], domain=domain)
+
+
+@pytest.mark.parametrize(
+    ("functions", "named"),
+    [
+        ([function("F", call("F"))], "'F'"),
+        ([function("F", call("G")), function("G", call("F"))], "'F', 'G'"),
+        ([function("F", sub_graph(call("F")))], "'F'"),
+        # Of ten such functions, each calling the next one ten times, runtimes would make 10,000,000,000 nodes.
+        ([function("F", call("G"), call("G")), function("G", call("Relu", ""))], "'G'"),
+        ([function("Relu", call("Relu", ""), domain="ai.onnx")], "'Relu'"),
+    ],
+    ids=["itself", "each other", "in a sub-graph", "one another", "a standard operator"],
+)
+def test_functions_that_call_functions(tmp_path: Path, functions: list[onnx.FunctionProto], named: str) -> None:
+    proto = toy_proto()
+    proto.functions.extend(functions)
+    write_model(proto, SPEC, tmp_path / "m.onnx")
+    refused(tmp_path / "m.onnx", f"has functions that call functions: {named}$")
+
+
+def test_a_function_of_standard_operators_is_read(tmp_path: Path) -> None:
+    proto = toy_proto()
+    proto.functions.append(function("Relu", call("Relu", "")))
+    write_model(proto, SPEC, tmp_path / "m.onnx")
+    assert len(read_model(tmp_path / "m.onnx").proto.functions) == 1
+
+
+@pytest.mark.parametrize(("side", "name"), [("input", "image_sizes"), ("output", "scores")])
+def test_a_graph_of_other_inputs_or_outputs(tmp_path: Path, side: str, name: str) -> None:
+    proto = toy_proto()
+    values = getattr(proto.graph, side)
+    values.remove(next(value for value in values if value.name == name))
+    write_model(proto, SPEC, tmp_path / "m.onnx")
+    refused(tmp_path / "m.onnx", f"no {name}$")
+
+
+def test_a_failed_write_leaves_the_old_file(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = toy.read_bytes()
+
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_model(toy_proto(), SPEC.replace(score_threshold=0.5), toy)
+    assert toy.read_bytes() == before
+    assert [path.name for path in toy.parent.iterdir()] == ["m.onnx"]
+
+
+class TooLarge:
+    """Stands in for a model of more than 2 GiB, which protobuf refuses to write."""
+
+    def __init__(self) -> None:
+        self.metadata_props = onnx.ModelProto().metadata_props
+
+    def SerializeToString(self) -> bytes:  # noqa: N802
+        raise EncodeError("Failed to serialize proto")
+
+
+def test_a_model_too_large_to_write(toy: Path) -> None:
+    before = toy.read_bytes()
+    with pytest.raises(ModelFileError, match="larger than 2147483647 bytes"):
+        write_model(TooLarge(), SPEC, toy)  # type: ignore[arg-type]
+    assert toy.read_bytes() == before

@@ -1,0 +1,200 @@
+"""ONNX Runtime: the provider promised is the one in use, nothing falls back, and every run gives the same bits."""
+
+import ctypes
+import json
+import os
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from toy_model import SPEC, toy_proto, write_toy
+
+import edgemask
+from edgemask.errors import DeviceUnavailable, EdgemaskError, OutOfMemory
+from edgemask.runtimes import ModelFile, ort, read_model, write_model
+from edgemask.runtimes.ort import OrtCpu, OrtCuda
+from edgemask.runtimes.runtime import failure, thread_count
+
+IMAGES = np.full((1, 3, 64, 64), 90, np.float32)
+SIZES = np.array([[64, 64]], np.int64)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    return read_model(write_toy(tmp_path_factory.mktemp("toy") / "m.onnx"))
+
+
+class Session:
+    """Stands in for an InferenceSession; says what it was opened with, and opens on `providers`."""
+
+    opened: SimpleNamespace
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+
+    def __init__(self, data: bytes, options: Any, providers: list[Any], **others: Any) -> None:
+        type(self).opened = SimpleNamespace(data=data, options=options, providers=providers, others=others)
+
+    def get_providers(self) -> list[str]:
+        return list(self.providers)
+
+    def get_outputs(self) -> list[Any]:
+        return []
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> type[Session]:
+    class OwnSession(Session):
+        pass
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", OwnSession)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    return OwnSession
+
+
+def test_cpu_is_opened_without_any_fallback(model: ModelFile, session: type[Session]) -> None:
+    runtime = OrtCpu(model, "")
+    assert runtime.device == "cpu"
+    assert session.opened.data is model.data, "the bytes that were checked, not the file, which may have changed"
+    assert session.opened.providers == ["CPUExecutionProvider"]
+    assert session.opened.others == {"enable_fallback": 0, "read_config_from_model": 0}
+    assert session.opened.options.intra_op_num_threads == thread_count()
+
+
+def test_threads_are_those_that_this_process_may_use(
+    model: ModelFile, session: type[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 7})
+    OrtCpu(model, "")
+    assert session.opened.options.intra_op_num_threads == 3
+
+
+@pytest.mark.parametrize("canvas", [None, (64, 64)])
+def test_memory_patterns_are_for_a_fixed_canvas(
+    tmp_path: Path, session: type[Session], canvas: tuple[int, int] | None
+) -> None:
+    write_model(toy_proto(), SPEC.replace(canvas=canvas), tmp_path / "m.onnx")
+    OrtCpu(read_model(tmp_path / "m.onnx"), "")
+    assert session.opened.options.enable_mem_pattern == (canvas is not None)
+
+
+def test_another_provider_than_promised_is_refused(model: ModelFile, session: type[Session]) -> None:
+    session.providers = ("AzureExecutionProvider", "CPUExecutionProvider")
+    with pytest.raises(DeviceUnavailable, match="on AzureExecutionProvider, not on CPUExecutionProvider"):
+        OrtCpu(model, "")
+    session.providers = ("CPUExecutionProvider",)
+    with pytest.raises(DeviceUnavailable, match="on CPUExecutionProvider, not on CUDAExecutionProvider") as caught:
+        OrtCuda(model, "0")
+    assert f"onnxruntime-gpu {onnxruntime.__version__} needs an NVIDIA driver and CUDA" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(("canvas", "search"), [(None, "HEURISTIC"), ((64, 64), "EXHAUSTIVE")])
+def test_cuda_options(tmp_path: Path, session: type[Session], canvas: tuple[int, int] | None, search: str) -> None:
+    write_model(toy_proto(), SPEC.replace(canvas=canvas), tmp_path / "m.onnx")
+    session.providers = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    runtime = OrtCuda(read_model(tmp_path / "m.onnx"), "7")
+    assert runtime.device == "cuda:7"
+    (name, options), second = session.opened.providers
+    assert (name, second) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert options == {"device_id": "7", "use_tf32": "0", "cudnn_conv_algo_search": search}
+    assert session.opened.others == {"enable_fallback": 0, "read_config_from_model": 0}
+
+
+def test_cuda_options_are_names_that_the_library_knows(model: ModelFile, session: type[Session]) -> None:
+    """A slip of the pen in `use_tf32` would leave TF32 on; the provider's library names its options."""
+    session.providers = ("CUDAExecutionProvider",)
+    OrtCuda(model, "0")
+    library = Path(onnxruntime.__file__).with_name("capi") / "libonnxruntime_providers_cuda.so"
+    if not library.is_file():
+        pytest.skip("onnxruntime-gpu is not installed")
+    names = library.read_bytes()
+    for option in session.opened.providers[0][1]:
+        assert b"\0" + option.encode() + b"\0" in names
+
+
+def test_cuda_where_there_is_none_is_no_cpu_run(model: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real library: with CUDA missing it opens on the CPU, whatever it was asked."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        monkeypatch.setattr(OrtCuda, "unavailable", classmethod(lambda cls, target: None))
+        with pytest.raises(DeviceUnavailable):
+            edgemask.load(model.path, device="cuda")
+    else:
+        pytest.skip("there is an NVIDIA driver here")
+
+
+def test_a_model_cannot_choose_session_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORT_LOAD_CONFIG_FROM_MODEL", "1")
+    proto = toy_proto()
+    proto.metadata_props.add(key="ort_config", value=json.dumps({"session_options": {"intra_op_num_threads": "x"}}))
+    write_model(proto, SPEC, tmp_path / "m.onnx")
+    with pytest.raises(Exception, match="intra_op_num_threads"):
+        onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    with edgemask.load(tmp_path / "m.onnx", device="cpu") as detector:
+        assert len(detector.predict(np.zeros((64, 64, 3), np.uint8))) == 2
+
+
+def test_a_graph_that_the_library_refuses(tmp_path: Path) -> None:
+    proto = toy_proto()
+    proto.graph.node[0].op_type = "NoSuchOperator"
+    write_model(proto, SPEC, tmp_path / "m.onnx")
+    with pytest.raises(DeviceUnavailable, match="cannot open .*m.onnx on cpu: .*NoSuchOperator"):
+        edgemask.load(tmp_path / "m.onnx", device="cpu")
+
+
+def test_a_run_that_fails(model: ModelFile) -> None:
+    runtime = OrtCpu(model, "")
+    with pytest.raises(DeviceUnavailable, match=r"failed on cpu with images \(2, 3, 64, 64\): .*invalid dimensions"):
+        runtime.run(np.zeros((2, 3, 64, 64), np.float32), SIZES)
+    assert len(runtime.run(IMAGES, SIZES)["boxes"]) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : bfc_arena.cc:376 BFCArena::AllocateRawInternal Failed to allocate",
+        "CUDA failure 2: out of memory ; GPU=0",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
+        "std::bad_alloc",
+        "Exception from src/plugins/intel_gpu/ocl_engine.cpp:187:\n[GPU] out of GPU resources: CL_OUT_OF_RESOURCES",
+        "[GPU] clCreateBuffer, error code: -4 CL_MEM_OBJECT_ALLOCATION_FAILURE",
+        "[GPU] Exceeded max size of memory object allocation: requested 8589934592 bytes",
+    ],
+)
+def test_words_for_too_little_memory(text: str) -> None:
+    error = failure("it failed", RuntimeError(text), line=-1)
+    assert isinstance(error, OutOfMemory)
+    assert error.problem == f"it failed: {text.splitlines()[-1]}"
+
+
+def test_other_words() -> None:
+    assert type(failure("it failed", MemoryError(), line=0)) is OutOfMemory
+    for text in ("", "Invalid dimensions", "no such memory type: x"):
+        error = failure("it failed", RuntimeError(text), line=0)
+        assert type(error) is DeviceUnavailable
+        assert error.problem == f"it failed: {text or 'RuntimeError'}"
+
+
+@pytest.mark.parametrize(("raised", "typed"), [(MemoryError(), OutOfMemory), (RuntimeError("odd"), DeviceUnavailable)])
+def test_errors_of_open_and_run_are_ours(
+    model: ModelFile, session: type[Session], raised: Exception, typed: type[EdgemaskError]
+) -> None:
+    runtime = OrtCpu(model, "")
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise raised
+
+    session.run = fail  # type: ignore[attr-defined]
+    with pytest.raises(typed, match="failed on cpu"):
+        runtime.run(IMAGES, SIZES)
+    session.__init__ = fail  # type: ignore[method-assign,assignment]
+    with pytest.raises(typed, match="cannot open"):
+        OrtCpu(model, "")
+
+
+def test_installed_packages_are_told_apart() -> None:
+    assert ort._is_installed("numpy")
+    assert not ort._is_installed("no-such-package")
