@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemask.canvas import bilinear_axis
 from edgemask.checks import Described, number, refuse, several, whole
 from edgemask.errors import DependencyMissing, UsageError
-from edgemask.images import PIXEL_LIMIT, bilinear_axis
+from edgemask.images import PIXEL_LIMIT
 
 # torchvision's: a border of one zero cell, so that masks fade out at the box's edge.
 _PADDING = 1

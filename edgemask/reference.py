@@ -18,8 +18,9 @@ from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops import MultiScaleRoIAlign, nms
 from torchvision.ops.poolers import LevelMapper
 
+from edgemask.canvas import placement_of
 from edgemask.detections import Detections
-from edgemask.images import load_image, placement_of
+from edgemask.images import load_image
 from edgemask.spec import ModelSpec
 
 

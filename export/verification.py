@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
+from edgemask.canvas import place_on_canvas, placement_of
 from edgemask.divergence import StageCheck, compare_stages, first_divergence
 from edgemask.errors import ParityError
-from edgemask.images import place_on_canvas, placement_of
 from edgemask.parity import TOLERANCES, ParityReport, compare
 from edgemask.reference import ReferenceDetector
 from edgemask.runtimes import Detector, read_model

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgemask.canvas import Placement, boxes_to_original, place_on_canvas
 from edgemask.checks import Described, refuse
 from edgemask.detections import Detections
 from edgemask.errors import EdgemaskError, ForkedProcessError, UsageError
-from edgemask.images import Placement, boxes_to_original, load_image, place_on_canvas
+from edgemask.images import load_image
 from edgemask.runtimes.devices import open_runtime
 from edgemask.runtimes.modelfile import ModelFile, read_model
 from edgemask.runtimes.runtime import Array, Runtime
@@ -147,7 +148,7 @@ class Detector:
 
 
 def _check_inputs(images: NDArray[np.float32], image_sizes: NDArray[np.int64], spec: ModelSpec) -> None:
-    """Refuses what libraries would cast in silence, or refuse in words of their own."""
+    """Refuses what does not fit the graph: OpenVINO would run it, whatever its type and number of channels."""
     _check_array("images", images, np.float32, 4)
     _check_array("image_sizes", image_sizes, np.int64, 2)
     stride = spec.size_divisible

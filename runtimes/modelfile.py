@@ -20,6 +20,9 @@ SIZE_LIMIT = 2**31 - 1  # of a protobuf message
 DOMAINS = frozenset({"", "ai.onnx", "edgemask", "com.microsoft"})
 INPUTS = frozenset({"images", "image_sizes"})
 OUTPUTS = frozenset({"batch_index", "boxes", "scores", "labels"})  # masks too, where the model has them
+# Where ORT_LOAD_CONFIG_FROM_MODEL=1 is set, ONNX Runtime takes session options from this metadata entry, and told not
+# to (`read_config_from_model=0`) it opens no model at all.
+OPTIONS_KEY = "ort_config"
 _BLANK = b"0" * 64
 # The entry of the digest in `metadata_props` as protobuf writes it: key and value with their tags and lengths.
 _ENTRY = b"\x0a" + bytes([len(DIGEST_KEY)]) + DIGEST_KEY.encode() + b"\x12" + bytes([len(_BLANK)])
@@ -65,6 +68,8 @@ def read_model(path: str | Path) -> ModelFile:
     proto, metadata = _parse(path, data)
     if metadata.get(DIGEST_KEY) != digest or SPEC_KEY not in metadata:
         raise ModelFileError(f"{path} holds no edgemask model: its metadata lack {SPEC_KEY}", "export it again")
+    if OPTIONS_KEY in metadata:
+        raise ModelFileError(f"{path} brings options for ONNX Runtime ({OPTIONS_KEY})", "export it again: ours do not")
     try:
         spec = ModelSpec.from_json(metadata[SPEC_KEY])
     except ModelFileError as error:

@@ -46,12 +46,10 @@ class OrtCpu(Runtime):
                 model.data,
                 options,
                 providers=self._providers(target, dynamic=model.spec.canvas is None),
-                # The library's own fallback is silent, and a model file must not choose session options.
-                enable_fallback=0,
-                read_config_from_model=0,
+                enable_fallback=0,  # the library's own is silent
             )
         except Exception as error:
-            raise failure(f"ONNX Runtime cannot open {model.path} on {self.device}", error, line=0) from error
+            raise failure(f"ONNX Runtime cannot open {model.path} on {self.device}", error) from error
         used = self._session.get_providers()
         if used[0] != self.provider:
             raise DeviceUnavailable(
@@ -64,7 +62,7 @@ class OrtCpu(Runtime):
         try:
             values = self._session.run(self._outputs, {"images": images, "image_sizes": image_sizes})
         except Exception as error:
-            raise failure(f"ONNX Runtime failed on {self.device} with images {images.shape}", error, line=0) from error
+            raise failure(f"ONNX Runtime failed on {self.device} with images {images.shape}", error) from error
         return dict(zip(self._outputs, values, strict=True))
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ class OpenVino(Runtime):
         import openvino
 
         self.device = f"openvino:{target}"
-        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if target == "CPU":
             options["INFERENCE_NUM_THREADS"] = thread_count()
         core = openvino.Core()
@@ -45,7 +45,7 @@ class OpenVino(Runtime):
         except EdgemaskError:
             raise
         except Exception as error:
-            raise failure(f"OpenVINO cannot open {model.path} on {self.device}", error, line=-1) from error
+            raise failure(f"OpenVINO cannot open {model.path} on {self.device}", error) from error
         used = self._compiled.get_property("EXECUTION_DEVICES")
         if any(name.split(".")[0] != target for name in used):
             raise DeviceUnavailable(
@@ -62,7 +62,7 @@ class OpenVino(Runtime):
         try:
             request.infer({"images": images, "image_sizes": image_sizes})
         except Exception as error:
-            raise failure(f"OpenVINO failed on {self.device} with images {images.shape}", error, line=-1) from error
+            raise failure(f"OpenVINO failed on {self.device} with images {images.shape}", error) from error
         # The request reuses its memory in the next run.
         return {name: request.get_tensor(name).data.copy() for name in self._outputs}
 

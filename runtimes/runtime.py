@@ -2,6 +2,7 @@
 
 import os
 import re
+import textwrap
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -18,6 +19,8 @@ _NO_MEMORY = re.compile(
     r"max size of memory object",
     re.IGNORECASE,
 )
+_SOURCES = ("Exception from ", "Check '")
+_WORDS_LIMIT = 500
 
 
 class Runtime(ABC):
@@ -71,16 +74,16 @@ def thread_count() -> int:
     return os.cpu_count() or 1
 
 
-def failure(what: str, error: Exception, *, line: int) -> EdgemaskError:
+def failure(what: str, error: Exception) -> EdgemaskError:
     """The exception of ours for what a library raised.
 
     Args:
         what: what was being done, for the message.
-        error: the library's exception.
-        line: the line of its message that says what happened: 0 the first, -1 the last.
+        error: the library's exception; of its words those that name its own source files are left out.
     """
-    words = str(error).strip() or type(error).__name__
-    problem = f"{what}: {words.splitlines()[line]}"
+    lines = [line.strip() for line in str(error).splitlines() if not line.startswith(_SOURCES)]
+    words = " ".join(filter(None, lines)) or type(error).__name__
+    problem = f"{what}: {textwrap.shorten(words, _WORDS_LIMIT, placeholder=' ...')}"
     if isinstance(error, MemoryError) or _NO_MEMORY.search(words):
         return OutOfMemory(problem, "use smaller images or a smaller batch")
     return DeviceUnavailable(problem, "try another device")

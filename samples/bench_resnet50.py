@@ -31,10 +31,11 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from edgemask.benchmark import AGAINST, environment
+from edgemask.canvas import eager_size, place_on_canvas
 from edgemask.checkpoints import save_checkpoint
 from edgemask.description import spec_of
 from edgemask.divergence import compare_stages
-from edgemask.images import eager_size, load_image, place_on_canvas
+from edgemask.images import load_image
 from edgemask.models import build
 from edgemask.reference import ReferenceDetector
 from edgemask.report import to_json
@@ -49,7 +50,7 @@ SPREADS = {
     "roi_heads.box_predictor.bbox_pred": 0.5,
     "roi_heads.mask_predictor.mask_fcn_logits": 2.0,
 }
-# What issue 2 asks for.
+# What was set out to be reached.
 GOALS = {
     "export_seconds": 60.0,
     "verified_export_seconds": 120.0,

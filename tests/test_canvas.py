@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
 
+from edgemask.canvas import Placement, boxes_to_original, eager_size, place_on_canvas, resize_bilinear
 from edgemask.errors import ImageError, UsageError
-from edgemask.images import Placement, boxes_to_original, eager_size, place_on_canvas, resize_bilinear
 from edgemask.spec import ModelSpec
 
 

@@ -11,10 +11,10 @@ from narrow_model import narrow_model
 from numpy.typing import NDArray
 from torchvision.models.detection import MaskRCNN
 
+from edgemask.canvas import place_on_canvas
 from edgemask.description import spec_of
 from edgemask.divergence import StageCheck, compare_stages, first_divergence
 from edgemask.export.graph_module import GraphModule
-from edgemask.images import place_on_canvas
 from edgemask.reference import ReferenceDetector
 from edgemask.scenes import draw_scene
 

@@ -15,7 +15,7 @@ FOLDERS = {"edgemask": "edgemask", "export": "edgemask.export", "runtimes": "edg
 
 # A module may import from its own row and from the rows above it. A new module is put into its row here.
 LAYERS = [
-    "errors checks files progress spec detections images masks keypoints ops parity scenes drawing",
+    "errors checks files progress spec detections images canvas masks keypoints ops parity scenes drawing",
     "evaluation models description datasets loading checkpoints reference divergence training",
     "runtimes",
     "export validation quantization benchmark doctor inspection report",

@@ -64,3 +64,24 @@ def write_toy(path: Path, scores: tuple[float, float] = SCORES) -> Path:
     """Writes the model, sealed."""
     write_model(toy_proto(scores), SPEC, path)
     return path
+
+
+def busy_proto() -> onnx.ModelProto:
+    """As `toy_proto`, but two convolutions make an output `maps` of the image, which moves boxes and scores."""
+    generator = np.random.default_rng(0)
+    proto = toy_proto()
+    for name, shape in {"first": (32, 3, 3, 3), "second": (32, 32, 3, 3)}.items():
+        weights = generator.normal(0, np.sqrt(1 / np.prod(shape[1:])), shape).astype(np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(weights, name))
+    (zero,) = (tensor for tensor in proto.graph.initializer if tensor.name == "zero")
+    zero.CopyFrom(numpy_helper.from_array(np.array(1e-6, np.float32), "zero"))
+    (largest,) = (node for node in proto.graph.node if node.output[0] == "stage/largest")
+    largest.input[0] = "maps"
+    for node in (
+        helper.make_node("Conv", ["between", "second"], ["maps"], "backbone/Conv_2", strides=[2, 2]),
+        helper.make_node("Relu", ["before"], ["between"], "backbone/Relu"),
+        helper.make_node("Conv", ["images", "first"], ["before"], "backbone/Conv", strides=[2, 2]),
+    ):
+        proto.graph.node.insert(0, node)
+    proto.graph.output.append(helper.make_tensor_value_info("maps", TensorProto.FLOAT, [1, 32, "h", "w"]))
+    return proto

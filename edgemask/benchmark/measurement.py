@@ -11,8 +11,9 @@ from PIL import Image
 
 from edgemask.benchmark.contestants import Contestant, FileContestant, Picture, Turn
 from edgemask.benchmark.records import BenchReport, ContestantResult, Timing, environment
+from edgemask.canvas import eager_size
 from edgemask.errors import UsageError
-from edgemask.images import eager_size, load_image
+from edgemask.images import load_image
 from edgemask.progress import progress
 from edgemask.spec import ModelSpec
 

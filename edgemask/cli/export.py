@@ -88,7 +88,7 @@ def export(
 
 def canvas_for(image_size: tuple[int, int], spec: "ModelSpec") -> tuple[int, int]:
     """Height and width of the smallest canvas on which images of a size are resized as PyTorch resizes them."""
-    from edgemask.images import eager_size
+    from edgemask.canvas import eager_size
 
     height, width = eager_size(*image_size, spec)
     stride = spec.size_divisible

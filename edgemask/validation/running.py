@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from edgemask.canvas import eager_size
 from edgemask.detections import Detections
 from edgemask.errors import ImageError
 from edgemask.evaluation import CocoMetrics, coco_metrics, read_truth
-from edgemask.images import eager_size, load_image
+from edgemask.images import load_image
 from edgemask.parity import SCORE_THRESHOLD, TOLERANCES, ParityReport, Tolerance, compare
 from edgemask.progress import progress
 from edgemask.spec import ModelSpec

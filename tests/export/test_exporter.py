@@ -13,12 +13,12 @@ from narrow import narrow, narrow_c4
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
+from edgemask.canvas import place_on_canvas
 from edgemask.checkpoints import load_checkpoint
 from edgemask.divergence import compare_stages, first_divergence
 from edgemask.errors import OutputError, ParityError, UsageError
 from edgemask.export import ExportReport, export_onnx, exporter
 from edgemask.export.verification import first_image
-from edgemask.images import place_on_canvas
 from edgemask.parity import TOLERANCES, compare
 from edgemask.reference import ReferenceDetector
 from edgemask.runtimes import Detector, read_model

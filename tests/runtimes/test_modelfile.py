@@ -140,7 +140,7 @@ def test_metadata_that_do_not_fit(
 
 
 def test_a_stranger_who_seals_as_we_do_is_read(tmp_path: Path) -> None:
-    """The digest tells damage, not forgery: what the other tests of this file refuse is not refused for its seal."""
+    """The digest tells damage, not forgery: what other tests refuse is not refused for its seal."""
     path = sealed(toy_proto(), {SPEC_KEY: SPEC.to_json(), DIGEST_KEY: "DIGEST"}, tmp_path / "m.onnx")
     assert read_model(path).spec == SPEC
 
@@ -163,17 +163,11 @@ def test_larger_than_a_message_may_be(toy: Path, monkeypatch: pytest.MonkeyPatch
     refused(toy, f"has {size} bytes, an ONNX file at most {size - 1}")
 
 
-def external(name: str = "elsewhere") -> onnx.TensorProto:
-    tensor = onnx.TensorProto(name=name, dims=[1], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
-    tensor.external_data.add(key="location", value="../secret")
-    return tensor
+LOCATION = [onnx.StringStringEntryProto(key="location", value="../secret")]
 
 
-def only_listed() -> onnx.TensorProto:
-    """Names another file, though it does not say that its data lie there."""
-    tensor = external()
-    tensor.ClearField("data_location")
-    return tensor
+def external() -> onnx.TensorProto:
+    return onnx.TensorProto(name="t", dims=[1], data_type=1, data_location="EXTERNAL", external_data=LOCATION)
 
 
 def constant(value: onnx.TensorProto) -> onnx.NodeProto:
@@ -193,13 +187,11 @@ def sparse() -> onnx.SparseTensorProto:
     return onnx.SparseTensorProto(values=external(), indices=helper.make_tensor("i", TensorProto.INT64, [1], [0]))
 
 
-def training(proto: onnx.ModelProto) -> None:
-    proto.training_info.add().algorithm.node.append(constant(external()))
-
-
 OUTSIDE: dict[str, Change] = {
     "initializer": lambda proto: proto.graph.initializer.append(external()),
-    "initializer that only lists a file": lambda proto: proto.graph.initializer.append(only_listed()),
+    "initializer that only lists a file": lambda proto: proto.graph.initializer.append(
+        onnx.TensorProto(name="t", external_data=LOCATION)
+    ),
     "sparse initializer": lambda proto: proto.graph.sparse_initializer.append(sparse()),
     "attribute": lambda proto: proto.graph.node.append(constant(external())),
     "list of an attribute": lambda proto: proto.graph.node.append(helper.make_node("N", [], ["v"], ts=[external()])),
@@ -207,7 +199,7 @@ OUTSIDE: dict[str, Change] = {
     "sub-graph of a sub-graph": lambda proto: proto.graph.node.append(sub_graph(sub_graph(constant(external())))),
     "function": lambda proto: proto.functions.append(function("F", constant(external()))),
     "sub-graph of a function": lambda proto: proto.functions.append(function("F", sub_graph(constant(external())))),
-    "training": training,
+    "training": lambda proto: proto.training_info.add().algorithm.node.append(constant(external())),
 }
 
 
