@@ -35,7 +35,7 @@ class OpenVino(Runtime):
         import openvino
 
         self.device = f"openvino:{target}"
-        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if target == "CPU":
             options["INFERENCE_NUM_THREADS"] = thread_count()
         core = openvino.Core()

@@ -1,4 +1,7 @@
-"""Narrow R-CNNs with random weights: everything but the accuracy of a real one, in a tenth of a second."""
+"""Mask R-CNNs so narrow that tests run them in milliseconds: everything but the accuracy of a real one.
+
+Weights are random, the same ones for the same seed; the caller's random numbers stay as they are.
+"""
 
 import copy
 from collections import OrderedDict
@@ -14,6 +17,7 @@ from torchvision.ops.misc import Conv2dNormActivation
 from edgemask.models import build
 from edgemask.scenes import draw_scene
 
+BUILDER = "maskrcnn_compact_fpn"
 ARGUMENTS: dict[str, Any] = {
     "widths": (8, 16, 16, 16),
     "pyramid_channels": 16,
@@ -24,15 +28,22 @@ ARGUMENTS: dict[str, Any] = {
 }
 
 
-def narrow(classes: int = 4, **changes: Any) -> MaskRCNN:
-    """A compact FPN model; its class scores are spread, so that detections are no ties."""
-    torch.manual_seed(0)
-    return spread(build("maskrcnn_compact_fpn", classes, **(ARGUMENTS | changes)))
+def narrow_model(num_classes: int = 3, *, seed: int = 0, **arguments: Any) -> MaskRCNN:
+    """A compact FPN model, as its builder gives it: it is sure of nothing, and its detections are ties."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(BUILDER, num_classes, **(ARGUMENTS | arguments))
+    assert isinstance(model, MaskRCNN)
+    return model
+
+
+def narrow(num_classes: int = 4, **arguments: Any) -> MaskRCNN:
+    """The same with scores that are spread."""
+    return spread(narrow_model(num_classes, **arguments))
 
 
 def narrow_c4(levels: int = 1) -> MaskRCNN:
-    """A user's own backbone without FPN, with its own anchors; one map, or two of the strides 8 and 16."""
-    torch.manual_seed(1)
+    """A user's own backbone without FPN, with its own anchors; one map, or two of the strides 8 and 16; spread."""
 
     class Backbone(nn.Module):
         out_channels = 16
@@ -48,17 +59,19 @@ def narrow_c4(levels: int = 1) -> MaskRCNN:
             return coarse if levels == 1 else OrderedDict(fine=fine, coarse=coarse)
 
     names = ["0"] if levels == 1 else ["fine", "coarse"]
-    model = MaskRCNN(
-        Backbone(),
-        3,
-        min_size=96,
-        max_size=160,
-        rpn_anchor_generator=AnchorGenerator(((16, 48),) * levels, ((0.5, 1.0),) * levels),
-        box_roi_pool=MultiScaleRoIAlign(names, 5, 0, canonical_scale=64, canonical_level=3),
-        mask_roi_pool=MultiScaleRoIAlign(names, (10, 10), 1),
-        box_detections_per_img=20,
-        rpn_post_nms_top_n_test=50,
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = MaskRCNN(
+            Backbone(),
+            3,
+            min_size=96,
+            max_size=160,
+            rpn_anchor_generator=AnchorGenerator(((16, 48),) * levels, ((0.5, 1.0),) * levels),
+            box_roi_pool=MultiScaleRoIAlign(names, 5, 0, canonical_scale=64, canonical_level=3),
+            mask_roi_pool=MultiScaleRoIAlign(names, (10, 10), 1),
+            box_detections_per_img=20,
+            rpn_post_nms_top_n_test=50,
+        )
     return spread(model.eval())
 
 

@@ -16,7 +16,7 @@ import safetensors
 import safetensors.torch
 import torch
 import torchvision
-from narrow_model import ARGUMENTS, BUILDER, narrow_model
+from narrow import ARGUMENTS, BUILDER, narrow_model
 from test_files import full_disk
 from torchvision.models.detection import MaskRCNN
 from torchvision.ops.misc import FrozenBatchNorm2d
@@ -77,7 +77,7 @@ def test_spec_says_what_the_model_is(model: MaskRCNN) -> None:
     assert spec.tasks == ("boxes", "masks")
     assert spec.class_names == NAMES
     assert spec.category_ids == (7, 9)
-    assert (spec.min_size, spec.max_size, spec.fixed_size) == (64, 128, None)
+    assert (spec.min_size, spec.max_size, spec.fixed_size) == (96, 192, None)
     assert spec.image_mean == tuple(model.transform.image_mean)
     assert spec.image_std == tuple(model.transform.image_std)
     assert (spec.score_threshold, spec.nms_threshold, spec.max_detections) == (0.05, 0.5, 100)
@@ -436,7 +436,7 @@ def test_torchvisions_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     name = "users_own_models"
     (tmp_path / f"{name}.py").write_text(
-        "from narrow_model import narrow_model\n"
+        "from narrow import narrow_model\n"
         "def make(): return narrow_model(3, seed=6).train()\n"
         "def number(): return 5\n"
         "def fails(): raise KeyError('anchors')\n"

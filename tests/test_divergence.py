@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from narrow_model import narrow_model
+from narrow import narrow_model
 from numpy.typing import NDArray
 from torchvision.models.detection import MaskRCNN
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from narrow_model import ARGUMENTS, BUILDER, narrow_model
+from narrow import ARGUMENTS, BUILDER, narrow_model
 from torchvision.models.detection import MaskRCNN
 
 from edgemask.description import class_count

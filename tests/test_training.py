@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import safetensors
 import torch
-from narrow_model import ARGUMENTS, BUILDER, narrow_model
+from narrow import ARGUMENTS, BUILDER, narrow_model
 from test_files import full_disk
 
 from edgemask import training
@@ -192,8 +192,8 @@ def test_the_loss_reported_is_smoothed(
 
 def test_crops_do_not_change_the_size_of_the_model(run: Callable[..., training.TrainingReport]) -> None:
     model, spec = load_checkpoint(run(TrainingPlan(**SETTINGS | {"epochs": 1, "crop": 32})).checkpoint)
-    assert (spec.min_size, spec.max_size) == (64, 128)
-    assert (model.transform.min_size, model.transform.max_size) == ((64,), 128)
+    assert (spec.min_size, spec.max_size) == (96, 192)
+    assert (model.transform.min_size, model.transform.max_size) == ((96,), 192)
 
 
 def test_starts_from_weights(run: Callable[..., training.TrainingReport], tmp_path: Path) -> None:
