@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemask.detections import Detections
-from edgemask.errors import EdgemaskError
+from edgemask.errors import DependencyMissing, EdgemaskError
 from edgemask.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -28,8 +28,16 @@ def load(path: str | Path, *, device: str = "auto") -> "Detector":
 
     Raises:
         ModelFileError: no such file, or no sound edgemask model.
+        DependencyMissing: no runtime is installed.
         DeviceUnavailable: the device cannot run this model here.
     """
-    from edgemask.runtimes import load as load_detector
-
+    try:
+        from edgemask.runtimes import load as load_detector
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "onnx":
+            raise
+        raise DependencyMissing(
+            "model files are read with the package onnx, which is not installed",
+            "pip install 'edgemask[cpu]', 'edgemask[cuda]' or 'edgemask[openvino]'",
+        ) from error
     return load_detector(path, device=device)

@@ -62,8 +62,8 @@ def bilinear_axis(
     """Returns the two source indices and the upper one's weight for positions first ... last - 1 of an axis.
 
     The arithmetic is that of torch's `interpolate(align_corners=False)`: a float32 scale, and a position
-    rounded to float32 once, after a fused multiply-add. Rounding it after the product too moves grey
-    levels by 0.01.
+    rounded to float32 once, after a fused multiply-add, as torch has it on one thread. On several it rounds after the
+    product too, which moves grey levels by up to 0.01.
     """
     scale = np.float64(np.float32(length) / np.float32(new_length))
     positions = np.arange(first, new_length if last is None else last) + 0.5

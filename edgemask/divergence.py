@@ -21,6 +21,9 @@ from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from edgemask.reference import ReferenceDetector, per_class_nms, set_pooling_scales
 
+# Measured: torch's own resize of 480x640 to 800x1066 differs from itself by 0.0075 grey levels, 5e-5 of the largest
+# normalised value, between one thread (a fused multiply-add) and two.
+RESIZE_TOLERANCE = 1e-4
 VALUE_TOLERANCE = 2e-5  # of the reference's largest magnitude: ten times what summing in another order costs
 CHOICE_TOLERANCE = 2e-3  # share of boxes chosen otherwise: two of a thousand may flip on a tie
 
@@ -76,7 +79,7 @@ def first_divergence(checks: Sequence[StageCheck]) -> StageCheck | None:
 
 
 def _checks(model: GeneralizedRCNN, images: ImageList, taps: Mapping[str, Tensor]) -> Iterator[StageCheck]:
-    yield _values("stage/resize", images.tensors, taps)
+    yield _values("stage/resize", images.tensors, taps, RESIZE_TOLERANCE)
     images = ImageList(taps["stage/resize"], images.image_sizes)
     features = yield from _check_features(model, taps)
     set_pooling_scales(model, features, (int(images.tensors.shape[-2]), int(images.tensors.shape[-1])))
@@ -153,14 +156,14 @@ def _check_heads(
     yield _values("masks", masks[torch.arange(len(masks)), labels].sigmoid(), taps)
 
 
-def _values(stage: str, expected: Tensor, taps: Mapping[str, Tensor]) -> StageCheck:
+def _values(stage: str, expected: Tensor, taps: Mapping[str, Tensor], tolerance: float = VALUE_TOLERANCE) -> StageCheck:
     own = taps.get(stage)
     if own is None or expected.shape != own.shape:
-        return StageCheck(stage, float("inf"), VALUE_TOLERANCE)
+        return StageCheck(stage, float("inf"), tolerance)
     if not expected.numel():
-        return StageCheck(stage, 0.0, VALUE_TOLERANCE)
+        return StageCheck(stage, 0.0, tolerance)
     magnitude = expected.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
-    return StageCheck(stage, ((expected - own).abs().amax() / magnitude).item(), VALUE_TOLERANCE)
+    return StageCheck(stage, ((expected - own).abs().amax() / magnitude).item(), tolerance)
 
 
 def _unshared(expected: Tensor, own: Tensor, scale: float) -> float:

@@ -38,7 +38,7 @@ def resized(image: Any, axis: int, length: int) -> Any:
 
 def prepared(pixels: Any, spec: dict[str, Any]) -> tuple[Any, Any]:
     """Graph inputs: the image, 0-255, in the top left corner of a black canvas, and its height and width there."""
-    height, width = resized_size(*pixels.shape[:2], spec)
+    height, width = resized_size(pixels.shape[0], pixels.shape[1], spec)
     stride = spec["size_divisible"]
     rows, columns = spec["canvas"] or (-(-height // stride) * stride, -(-width // stride) * stride)
     images = np.zeros((spec["batch"] or 1, 3, rows, columns), np.float32)
@@ -53,7 +53,8 @@ if __name__ == "__main__":
         pixels = np.array(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
         images, sizes = prepared(pixels, spec)
         names = ["batch_index", "boxes", "scores", "labels"]
-        index, boxes, scores, labels = session.run(names, {"images": images, "image_sizes": sizes})
+        index, *found = session.run(names, {"images": images, "image_sizes": sizes})
+        boxes, scores, labels = (values[index == 0] for values in found)
         ratio = np.array(pixels.shape[:2], np.float32) / sizes[0].astype(np.float32)  # of heights, of widths
-        for box, score, label in zip(boxes[index == 0] * ratio[[1, 0, 1, 0]], scores, labels, strict=False):
+        for box, score, label in zip(boxes * ratio[[1, 0, 1, 0]], scores, labels, strict=True):
             print(f"{path}: {spec['class_names'][label - 1]} {score:.4f}", *(f"{value:.4f}" for value in box))

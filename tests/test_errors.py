@@ -3,6 +3,8 @@
 import inspect
 import pickle
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -50,3 +52,10 @@ def test_message_has_the_remedy_on_its_own_line() -> None:
 
 def test_wrong_use_is_a_value_error() -> None:
     assert issubclass(errors.UsageError, ValueError)
+
+
+def test_load_without_onnx_names_the_extras() -> None:
+    code = "import sys; sys.modules['onnx'] = None; import edgemask; edgemask.load('m.onnx')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "DependencyMissing" in ended.stderr
+    assert "pip install 'edgemask[cpu]'" in ended.stderr

@@ -140,21 +140,21 @@ def export_legacy(model: "GeneralizedRCNN", spec: ModelSpec, pixels: Picture, *,
     """
     import torch
 
-    from edgemask.reference import ReferenceDetector
+    from edgemask.reference import configured, set_pooling_scales
 
-    reference = ReferenceDetector(model, spec)
+    model = configured(model, spec)
     if not paste:
-        reference.model.transform.postprocess = lambda found, *_: found
+        model.transform.postprocess = lambda found, *_: found
     image = _image_tensor(pixels)
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path = Path(folder) / "torchvision.onnx"
         # Tracing warns of each of torchvision's shape computations, and of being deprecated.
         warnings.simplefilter("ignore")
-        # An eager pass first: it leaves pooling scales that are right for this canvas, which the trace then keeps.
-        reference.pyramid(reference.model.transform([image])[0].tensors)
+        canvas = model.transform([image])[0].tensors
+        set_pooling_scales(model, model.backbone(canvas), (int(canvas.shape[-2]), int(canvas.shape[-1])))
         try:
             torch.onnx.export(
-                reference.model,
+                model,
                 ([image],),
                 path,
                 dynamo=False,

@@ -48,8 +48,7 @@ def test_round_trip_keeps_spec_and_digest(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     digest = write_model(toy_proto(), SPEC, path)
     model = read_model(path)
-    assert (model.path, model.spec, model.digest) == (path, SPEC, digest)
-    assert model.data == path.read_bytes()
+    assert (model.path, model.spec, model.digest, model.data) == (path, SPEC, digest, path.read_bytes())
     assert model.proto.graph == toy_proto().graph
     assert read_model(str(path)).spec == SPEC
 
