@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemask.detections import Detections
-from edgemask.errors import DependencyMissing, EdgemaskError
+from edgemask.errors import EdgemaskError
 from edgemask.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def load(path: str | Path, *, device: str = "auto") -> "Detector":
         DependencyMissing: no runtime is installed.
         DeviceUnavailable: the device cannot run this model here.
     """
+    from edgemask.errors import DependencyMissing
+
     try:
         from edgemask.runtimes import load as load_detector
     except ModuleNotFoundError as error:

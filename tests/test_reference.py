@@ -11,11 +11,10 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")
 
-from edgemask.canvas import eager_size  # noqa: E402
+from edgemask.canvas import eager_size, place_on_canvas  # noqa: E402
 from edgemask.description import spec_of  # noqa: E402
 from edgemask.detections import Detections  # noqa: E402
 from edgemask.errors import ImageError  # noqa: E402
-from edgemask.images import place_on_canvas  # noqa: E402
 from edgemask.models import build  # noqa: E402
 from edgemask.reference import ReferenceDetector, pooling_scales  # noqa: E402
 from edgemask.scenes import draw_scene  # noqa: E402

@@ -155,10 +155,9 @@ def test_no_detection_at_all(small: tuple[MaskRCNN, Path], tmp_path: Path) -> No
         }
 
 
+@pytest.mark.parametrize("case", [name for name, (_, options) in CASES.items() if "batch" in options], indirect=True)
 def test_a_batch_gives_what_its_images_give_alone(case: tuple[MaskRCNN, ExportReport]) -> None:
     _, report = case
-    if report.spec.batch == 1:
-        pytest.skip("this file takes one image at a time")
     with Detector(read_model(report.path), "cpu") as detector:
         images = [SCENES["square"][:96, :96], np.zeros((96, 96, 3), np.uint8)]
         placed = [place_on_canvas(image, report.spec) for image in images]
