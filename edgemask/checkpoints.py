@@ -138,7 +138,7 @@ def load_state(model: GeneralizedRCNN, state: dict[str, torch.Tensor], path: str
     if wrong:
         first = wrong[0]
         raise ModelFileError(
-            f"the weights in {path} are for another architecture: {len(wrong)} of {len(expected)} tensors differ, "
+            f"the weights in {path} are for another architecture: {len(wrong)} tensors differ, "
             f"for example {first}: expected {expected.get(first, 'none')}, got {received.get(first, 'none')}",
             "check the builder, the number of classes and the builder's arguments",
         )
