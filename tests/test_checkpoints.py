@@ -315,7 +315,9 @@ def test_weights_of_another_architecture(model: MaskRCNN) -> None:
 def test_missing_and_surplus_weights(model: MaskRCNN) -> None:
     state = model.state_dict()
     state["surplus"] = state.pop("rpn.head.cls_logits.bias")
-    with pytest.raises(ModelFileError, match=r": 2 tensors differ, .* rpn\.head\.cls_logits\.bias: expected \(3,\), got none"):
+    with pytest.raises(
+        ModelFileError, match=r": 2 tensors differ, .* rpn\.head\.cls_logits\.bias: expected \(3,\), got none"
+    ):
         load_state(narrow_model(), state, "other.pth")
 
 
