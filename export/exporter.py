@@ -127,7 +127,7 @@ def export_onnx(
         write_model(proto, spec, temporary)
         if verify:
             verification = verify_file(model, temporary)
-            spec = spec.replace(parity=verification.summary())
+            spec = spec.replace(parity={"device": verification.device} | verification.parity.summary())
             write_model(proto, spec, temporary)
     return ExportReport(str(path), spec, len(proto.graph.node), Path(path).stat().st_size, seconds, verification)
 

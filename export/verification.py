@@ -1,9 +1,7 @@
 """Proof after every export: the file is run and compared with PyTorch."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +10,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from edgemask.canvas import place_on_canvas, placement_of
 from edgemask.divergence import StageCheck, compare_stages, first_divergence
 from edgemask.errors import ParityError
-from edgemask.parity import TOLERANCES, ParityReport, compare
+from edgemask.parity import SCORE_THRESHOLD, TOLERANCES, ParityReport, compare
 from edgemask.reference import ReferenceDetector
 from edgemask.runtimes import Detector, read_model
 from edgemask.runtimes.ort import OrtCpu
@@ -34,11 +32,6 @@ class Verification:
     device: str
     parity: ParityReport
     stages: tuple[StageCheck, ...]
-
-    def summary(self) -> dict[str, Any]:
-        """What goes into the file's spec: where it was compared, on how much, and the values measured."""
-        values = {measure.name: measure.value for measure in self.parity.measures if math.isfinite(measure.value)}
-        return {"device": self.device, "images": self.parity.images, "detections": self.parity.reference} | values
 
 
 def probe_images(spec: ModelSpec) -> dict[str, NDArray[np.uint8]]:
@@ -87,7 +80,12 @@ def verify(model: GeneralizedRCNN, path: str | Path) -> Verification:
     images = probe_images(file.spec)
     with Detector(file, device) as detector:
         pairs = [(name, reference.predict(image), detector.predict(image)) for name, image in images.items()]
-    parity = compare(pairs, TOLERANCES[file.spec.precision])
+    parity = compare(
+        pairs,
+        TOLERANCES[file.spec.precision],
+        score_threshold=max(SCORE_THRESHOLD, file.spec.score_threshold),
+        max_detections=file.spec.max_detections,
+    )
     if parity.passed:
         return Verification(device, parity, ())
     detected = any(len(expected) or len(found) for _, expected, found in pairs)

@@ -71,7 +71,7 @@ def test_verified_after_writing(trained: tuple[GeneralizedRCNN, ExportReport]) -
     assert report.verification is not None
     assert report.verification.parity.passed
     assert report.spec.parity is not None
-    assert report.spec.parity["matched share"] == 1.0
+    assert report.spec.parity["matched_share"] == 1.0
     assert read_model(report.path).spec == report.spec
 
 
