@@ -20,6 +20,10 @@ _TEXT_SHARE, _TEXT_LEAST = 0.018, 11
 _LINE_SHARE, _LINE_LEAST = 0.003, 2
 _MASK_OPACITY = 0.45
 _BRIGHT = 140
+# The limbs of COCO's person, by numbers of its 17 keypoints from 1 on, as in its annotation files.
+_PERSON_POINTS = 17
+_PERSON_LIMBS = [(16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9)]
+_PERSON_LIMBS += [(8, 10), (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7)]
 _GAP = 6
 _INK, _PAPER = (24, 24, 24), (255, 255, 255)
 
@@ -30,14 +34,20 @@ def draw(
     class_names: Sequence[str] | None,
     *,
     minimum_score: float = 0.5,
+    minimum_keypoint_score: float = 0.0,
 ) -> Picture:
     """Returns a copy of the image with masks, boxes, names and scores drawn on it, one colour per class.
+
+    Keypoints are dots; where there are 17, they are taken for COCO's person and joined to its skeleton.
 
     Args:
         image: uint8 [H, W, 3] RGB, the image that the detections are of.
         detections: its objects; without any left to draw the copy is as the image was.
         class_names: C - 1 names by label; control characters are drawn as escapes. None: `class_1` ...
         minimum_score: objects below it are left out.
+        minimum_keypoint_score: keypoints below it are left out with the lines to them. A keypoint has a place even
+            where the object's part is out of sight, and its score is a logit whose scale differs by model: below 0
+            the head saw nothing in the whole box; Detectron, on whose head torchvision's is modelled, draws from 2.
 
     Returns:
         uint8 [H, W, 3] RGB.
@@ -63,11 +73,27 @@ def draw(
     line = _pixels(image, _LINE_SHARE, _LINE_LEAST)
     scene = library.MaskAnnotator(opacity=_MASK_OPACITY).annotate(scene, found)
     scene = library.BoxAnnotator(thickness=line).annotate(scene, found)
-    if shown.keypoints is not None:
-        points = library.KeyPoints(xy=shown.keypoints[:, :, :2].copy())
-        scene = library.VertexAnnotator(color=library.Color.YELLOW, radius=line + 1).annotate(scene, points)
+    if shown.keypoints is not None and shown.keypoint_scores is not None:
+        seen = shown.keypoint_scores >= minimum_keypoint_score
+        scene = _with_keypoints(library, scene, shown.keypoints[order, :, :2], seen[order], line)
     scene = _label_annotator(library, image).annotate(scene, found, labels=texts)
     return np.ascontiguousarray(scene[:, :, ::-1])
+
+
+def _with_keypoints(
+    library: Any, scene: Picture, points: NDArray[np.float32], seen: NDArray[np.bool_], line: int
+) -> Picture:
+    """Draws points [N, K, 2] of (x, y), where bool [N, K] says so, yellow on black to be seen on any ground."""
+    height, width = scene.shape[:2]
+    # Beyond the picture there is nothing to see, and a number that is not finite cannot be drawn.
+    inside = ((points >= 0) & (points <= (width, height))).all(axis=2)
+    found = library.KeyPoints(xy=points, visible=seen & inside)
+    for colour, rim in ((library.Color.BLACK, 1), (library.Color.YELLOW, 0)):
+        if points.shape[1] == _PERSON_POINTS:
+            limbs = library.EdgeAnnotator(color=colour, thickness=line + 2 * rim, edges=_PERSON_LIMBS)
+            scene = limbs.annotate(scene, found)
+        scene = library.VertexAnnotator(color=colour, radius=line + 1 + rim).annotate(scene, found)
+    return scene
 
 
 def _pixels(image: Picture, share: float, least: int) -> int:

@@ -63,21 +63,67 @@ def test_boxes_without_masks() -> None:
     assert not marks[70:130, 50:90].any()
 
 
-def test_keypoints_are_drawn() -> None:
-    pytest.importorskip("supervision")
+def with_keypoints(points: Any, scores: Any) -> Detections:
     plain = found(with_masks=False)
-    points = np.array([[[70, 100, 1]], [[220, 120, 1]]], np.float32)
-    with_points = Detections(
+    return Detections(
         plain.boxes,
         plain.scores,
         plain.labels,
-        keypoints=points,
-        keypoint_scores=np.ones((2, 1), np.float32),
+        keypoints=np.concatenate([points, np.ones((*np.shape(points)[:2], 1))], axis=2).astype(np.float32),
+        keypoint_scores=np.asarray(scores, np.float32),
         image_size=plain.image_size,
     )
-    marks = changed(draw(image(), with_points, None))
-    assert marks[100, 70]
-    assert marks[120, 220]
+
+
+def people() -> Detections:
+    """17 keypoints each: the first one's elbow and wrist apart, the rest of a body in one place."""
+    points = np.empty((2, 17, 2), np.float32)
+    points[0], points[1] = (50, 70), (190, 90)
+    points[0, 7], points[0, 9] = (60, 100), (90, 100)
+    return with_keypoints(points, np.full((2, 17), 5))
+
+
+def test_keypoints_are_drawn() -> None:
+    pytest.importorskip("supervision")
+    marks = changed(
+        draw(image(), with_keypoints([[[70, 100], [90, 100]], [[220, 120], [240, 120]]], np.ones((2, 2))), None)
+    )
+    assert marks[100, [70, 90]].all()
+    assert marks[120, [220, 240]].all()
+    assert not marks[100, 76:85].any()  # no lines: whose keypoints these are is not known
+
+
+def test_people_have_limbs() -> None:
+    sv = pytest.importorskip("supervision")
+    picture = draw(image(), people(), None)
+    assert {tuple(pixel) for pixel in picture[100, 60:91]} == {sv.Color.YELLOW.as_rgb()}
+    assert tuple(picture[98, 75]) == (0, 0, 0)  # the rim
+    assert changed(picture)[90, 190]
+
+
+@pytest.mark.parametrize(("least", "seen"), [(0.0, True), (0.6, False)])
+def test_weak_keypoints_are_left_out_with_their_limbs(least: float, seen: bool) -> None:
+    pytest.importorskip("supervision")
+    sure = people()
+    assert sure.keypoints is not None
+    scores = np.full((2, 17), 5.0)
+    scores[0, 7], scores[1] = -0.1, 0.5
+    marks = changed(draw(image(), with_keypoints(sure.keypoints[:, :, :2], scores), None, minimum_keypoint_score=least))
+    assert not marks[100, 55:85].any()
+    assert marks[100, 90]
+    assert marks[90, 190] == seen
+
+
+@pytest.mark.parametrize("place", [np.nan, np.inf, -np.inf, 1e30, -5])
+def test_keypoints_that_cannot_be_shown_are_left_out(place: float) -> None:
+    pytest.importorskip("supervision")
+    sure = people()
+    assert sure.keypoints is not None
+    points = sure.keypoints[:, :, :2].copy()
+    points[0, 7] = place
+    marks = changed(draw(image(), with_keypoints(points, sure.keypoint_scores), None))
+    assert not marks[100, 55:85].any()
+    assert marks[100, 90]
 
 
 def test_low_scores_are_left_out() -> None:
