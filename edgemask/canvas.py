@@ -174,8 +174,21 @@ def boxes_to_original(boxes: NDArray[np.float32], placement: Placement) -> Float
     Raises:
         UsageError: boxes of another type or shape.
     """
+    ratio_height, ratio_width = np.asarray(placement.original_size, np.float32) / np.asarray(placement.size, np.float32)
+    return _scaled(boxes, ratio_width, ratio_height)
+
+
+def boxes_to_canvas(boxes: NDArray[np.float32], placement: Placement) -> FloatArray:
+    """Brings float32 [N, 4] xyxy boxes from pixels of the original image to canvas pixels: the way there.
+
+    Raises:
+        UsageError: boxes of another type or shape.
+    """
+    ratio_height, ratio_width = np.asarray(placement.size, np.float32) / np.asarray(placement.original_size, np.float32)
+    return _scaled(boxes, ratio_width, ratio_height)
+
+
+def _scaled(boxes: NDArray[np.float32], horizontally: np.float32, vertically: np.float32) -> FloatArray:
     if boxes.dtype != np.float32 or boxes.ndim != 2 or boxes.shape[1] != 4:
         refuse("boxes", "float32 [N, 4]", Described(f"{boxes.dtype} {list(boxes.shape)}"))
-    ratios = np.asarray(placement.original_size, np.float32) / np.asarray(placement.size, np.float32)
-    ratio_height, ratio_width = ratios
-    return boxes * np.array([ratio_width, ratio_height, ratio_width, ratio_height], np.float32)
+    return boxes * np.array([horizontally, vertically, horizontally, vertically], np.float32)

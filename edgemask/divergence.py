@@ -58,7 +58,7 @@ def compare_stages(
     Args:
         reference: the PyTorch model, on the same canvas.
         pixels: uint8 [H, W, 3] RGB.
-        outputs: what the graph with taps gave for that image, by name.
+        outputs: what the graph with taps gave for that image, by name, and the proposals that it was given.
 
     Returns:
         One check per stage tensor, in the order of the data's road; they end with a tensor of another shape or with
@@ -66,7 +66,7 @@ def compare_stages(
     """
     taps = {name: torch.from_numpy(np.array(value)) for name, value in outputs.items()}
     checks: list[StageCheck] = []
-    for check in _checks(reference.model, reference.resize(pixels), taps):
+    for check in _checks(reference, reference.resize(pixels), taps):
         checks.append(check)
         if not math.isfinite(check.error):
             break
@@ -78,19 +78,25 @@ def first_divergence(checks: Sequence[StageCheck]) -> StageCheck | None:
     return next((check for check in checks if not check.passed), None)
 
 
-def _checks(model: GeneralizedRCNN, images: ImageList, taps: Mapping[str, Tensor]) -> Iterator[StageCheck]:
+def _checks(reference: ReferenceDetector, images: ImageList, taps: Mapping[str, Tensor]) -> Iterator[StageCheck]:
+    model = reference.model
     yield _values("stage/resize", images.tensors, taps, RESIZE_TOLERANCE)
     images = ImageList(taps["stage/resize"], images.image_sizes)
-    features = yield from _check_features(model, taps)
+    features = yield from _check_features(model, taps, unused=reference.spec.proposals == "input")
     set_pooling_scales(model, features, (int(images.tensors.shape[-2]), int(images.tensors.shape[-1])))
-    yield from _check_proposals(model, images, list(features.values()), taps)
-    yield from _check_heads(model, images, features, taps)
+    if reference.spec.proposals == "rpn":
+        yield from _check_proposals(model, images, list(features.values()), taps)
+    yield from _check_boxes(model, images, features, taps)
+    yield from _check_branches(model, images, features, taps)
 
 
 def _check_features(
-    model: GeneralizedRCNN, taps: Mapping[str, Tensor]
+    model: GeneralizedRCNN, taps: Mapping[str, Tensor], *, unused: bool
 ) -> Generator[StageCheck, None, dict[str, Tensor]]:
-    """Checks backbone and FPN; gives the graph's own maps under the model's names."""
+    """Checks backbone and FPN; gives the graph's own maps under the model's names.
+
+    A map that nothing is computed from is left out of the graph, where the RPN is; `unused` allows for that.
+    """
     has_pyramid = isinstance(model.backbone, BackboneWithFPN)
     found = (model.backbone.body if has_pyramid else model.backbone)(taps["stage/resize"])
     if isinstance(found, Tensor):
@@ -101,9 +107,10 @@ def _check_features(
     if not has_pyramid:
         return own
     found = model.backbone.fpn(own)
-    for level, value in enumerate(found.values()):
-        yield _values(f"fpn.{level}", value, taps)
-    return OrderedDict((name, taps[f"fpn.{level}"]) for level, name in enumerate(found))
+    kept = {f"fpn.{level}": name for level, name in enumerate(found) if f"fpn.{level}" in taps or not unused}
+    for stage, name in kept.items():
+        yield _values(stage, found[name], taps)
+    return OrderedDict((name, taps[stage]) for stage, name in kept.items())
 
 
 def _check_proposals(
@@ -135,7 +142,7 @@ def _check_proposals(
     yield StageCheck("proposals", _unshared(expected, taps["proposals"][:, 1:], _scale(images)), CHOICE_TOLERANCE)
 
 
-def _check_heads(
+def _check_boxes(
     model: GeneralizedRCNN, images: ImageList, features: dict[str, Tensor], taps: Mapping[str, Tensor]
 ) -> Iterator[StageCheck]:
     heads, sizes = model.roi_heads, images.image_sizes
@@ -149,11 +156,21 @@ def _check_heads(
     expected = torch.cat([boxes[0], scores[0][:, None] * scale, labels[0][:, None] * scale], 1)
     own = torch.cat([taps["boxes"], taps["scores"][:, None] * scale, taps["labels"][:, None] * scale], 1)
     yield StageCheck("nms", max(_unshared(expected, own, scale), _unsorted(taps["scores"])), CHOICE_TOLERANCE)
-    pooled = heads.mask_roi_pool(features, [taps["boxes"]], sizes)
-    yield _values("mask_head", heads.mask_predictor(heads.mask_head(pooled)), taps)
-    masks = taps["mask_head"]
-    labels = taps["labels"].clamp(0, masks.shape[1] - 1)
-    yield _values("masks", masks[torch.arange(len(masks)), labels].sigmoid(), taps)
+
+
+def _check_branches(
+    model: GeneralizedRCNN, images: ImageList, features: dict[str, Tensor], taps: Mapping[str, Tensor]
+) -> Iterator[StageCheck]:
+    heads, boxes, sizes = model.roi_heads, [taps["boxes"]], images.image_sizes
+    if heads.has_mask():
+        logits = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, boxes, sizes)))
+        yield _values("mask_head", logits, taps)
+        logits = taps["mask_head"]
+        labels = taps["labels"].clamp(0, logits.shape[1] - 1)
+        yield _values("masks", logits[torch.arange(len(logits)), labels].sigmoid(), taps)
+    if heads.has_keypoint():
+        heatmaps = heads.keypoint_predictor(heads.keypoint_head(heads.keypoint_roi_pool(features, boxes, sizes)))
+        yield _values("keypoint_heatmaps", heatmaps, taps)
 
 
 def _values(stage: str, expected: Tensor, taps: Mapping[str, Tensor], tolerance: float = VALUE_TOLERANCE) -> StageCheck:

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.transform import resize_boxes
-from torchvision.ops import MultiScaleRoIAlign, nms
+from torchvision.models.detection.transform import resize_boxes, resize_keypoints
+from torchvision.ops import MultiScaleRoIAlign, clip_boxes_to_image, nms, remove_small_boxes
 from torchvision.ops.poolers import LevelMapper
 
-from edgemask.canvas import placement_of
+from edgemask.canvas import Placement, boxes_to_canvas, placement_of
 from edgemask.detections import Detections
 from edgemask.images import load_image
 from edgemask.spec import ModelSpec
@@ -45,14 +45,17 @@ class ReferenceDetector:
         use_per_class_nms(self.model)
 
     @torch.inference_mode()
-    def predict(self, source: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
+    def predict(
+        self, source: str | Path | Image.Image | NDArray[np.uint8], *, proposals: NDArray[np.float32] | None = None
+    ) -> Detections:
         """Detects on one image.
 
         Args:
             source: a path, a Pillow image, or a uint8 [H, W, 3] RGB array.
+            proposals: float32 [N, 4] xyxy in pixels of the image, to be scored in place of the RPN's.
 
         Returns:
-            Boxes in pixels of the original image, masks as probabilities inside their boxes.
+            Boxes and keypoints in pixels of the original image, masks as probabilities inside their boxes.
 
         Raises:
             ImageError: no usable image, or one whose resized side would be 0 pixels.
@@ -60,18 +63,44 @@ class ReferenceDetector:
         pixels = load_image(source)
         images = self.resize(pixels)
         features = self.pyramid(images.tensors)
-        proposals, _ = self.model.rpn(images, features)
-        found, _ = self.model.roi_heads(features, proposals, images.image_sizes)
-        height, width = pixels.shape[:2]
-        boxes = resize_boxes(found[0]["boxes"], list(images.image_sizes[0]), [height, width])
-        masks = found[0]["masks"][:, 0].float().cpu().numpy() if "masks" in found[0] else None
+        size, original = images.image_sizes[0], pixels.shape[:2]
+        if proposals is None:
+            rois, _ = self.model.rpn(images, features)
+        else:
+            placed = boxes_to_canvas(proposals, Placement(original, size, size, resized_beyond_reference=False))
+            rois = [torch.from_numpy(placed).to(images.tensors.device)]
+        (found,), _ = self.model.roi_heads(features, rois, images.image_sizes)
+        found["boxes"] = resize_boxes(found["boxes"], list(size), list(original))
+        if "keypoints" in found:
+            found["keypoints"] = resize_keypoints(found["keypoints"], list(size), list(original))
+        arrays = {name: value.cpu().numpy() for name, value in found.items()}
         return Detections(
-            boxes=boxes.float().cpu().numpy(),
-            scores=found[0]["scores"].float().cpu().numpy(),
-            labels=found[0]["labels"].cpu().numpy(),
-            masks=masks,
-            image_size=(height, width),
+            boxes=arrays["boxes"],
+            scores=arrays["scores"],
+            labels=arrays["labels"],
+            masks=arrays["masks"][:, 0] if "masks" in arrays else None,
+            keypoints=arrays.get("keypoints"),
+            keypoint_scores=arrays.get("keypoints_scores"),
+            image_size=original,
         )
+
+    @torch.inference_mode()
+    def propose(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The boxes of the model's own RPN as somebody else might give them: to be scored by a model that takes them.
+
+        Args:
+            pixels: uint8 [H, W, 3] RGB.
+
+        Returns:
+            float32 [N, 4] xyxy in pixels of the image, inside of it and with an area, the surest first.
+        """
+        images = self.resize(pixels)
+        rois, _ = self.model.rpn(images, self.pyramid(images.tensors))
+        height, width = pixels.shape[:2]
+        boxes = resize_boxes(rois[0], list(images.image_sizes[0]), [height, width])
+        boxes = clip_boxes_to_image(boxes, (height, width))
+        found: NDArray[np.float32] = boxes[remove_small_boxes(boxes, 1e-2)].cpu().numpy()
+        return found
 
     @torch.inference_mode()
     def resize(self, pixels: NDArray[np.uint8]) -> ImageList:

@@ -29,7 +29,9 @@ from edgemask.errors import ModelFileError, UsageError
 SPEC_KEY = "edgemask.spec"
 DIGEST_KEY = "edgemask.digest"
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
+# Fields that a later minor version brought, by their value in files that lack them.
+_LATER_FIELDS = {"proposals": "rpn"}
 TASKS = ("boxes", "masks", "keypoints", "semantic")
 
 TEXT_LIMIT = 1 << 20
@@ -68,6 +70,7 @@ class ModelSpec:
         nms_threshold: IoU, 0-1.
         max_detections: per image.
         max_proposals: rois per image that the box head scores; None: as many as the PyTorch model has.
+        proposals: `rpn`, or `input` where the caller gives the rois that the box head scores (Fast R-CNN).
         mask_size: M of the `[N, M, M]` masks; None: no masks, or not known before the export.
         num_keypoints: K of the `[N, K, 3]` keypoints; None as for mask_size.
         outputs: `flat` (the rows of all images in turn) or `padded` (a fixed number of rows per image).
@@ -99,6 +102,7 @@ class ModelSpec:
     nms_threshold: float = 0.5
     max_detections: int = 100
     max_proposals: int | None = None
+    proposals: Literal["rpn", "input"] = "rpn"
     mask_size: int | None = None
     num_keypoints: int | None = None
     outputs: Literal["flat", "padded"] = "flat"
@@ -155,7 +159,7 @@ class ModelSpec:
             ModelFileError: anything else, whatever it is.
         """
         try:
-            record = _parse(text)
+            record = _LATER_FIELDS | _parse(text)
             _version("format_version", record.get("format_version"))
             names = _CHECKS.keys() - {"extra"}
             if missing := sorted(names - record.keys()):
@@ -215,6 +219,7 @@ _CHECKS: dict[str, Check] = {
     "nms_threshold": number(0, 1),
     "max_detections": whole(1, 100_000),
     "max_proposals": optional(whole(1, 100_000)),
+    "proposals": choice("rpn", "input"),
     "mask_size": optional(whole(1, 1024)),
     "num_keypoints": optional(whole(1, 1024)),
     "outputs": choice("flat", "padded"),
@@ -231,8 +236,12 @@ _CHECKS: dict[str, Check] = {
 def _check_together(spec: ModelSpec) -> None:
     if len(set(spec.tasks)) != len(spec.tasks):
         refuse("tasks", "each task once", spec.tasks)
-    if "boxes" not in spec.tasks and {"masks", "keypoints"} & set(spec.tasks):
-        refuse("tasks", "boxes beside masks and keypoints", spec.tasks)
+    if ("boxes" in spec.tasks) == ("semantic" in spec.tasks):
+        refuse("tasks", "boxes, with masks and keypoints or without, or semantic alone", spec.tasks)
+    if "semantic" in spec.tasks and len(spec.tasks) > 1:
+        refuse("tasks", "semantic alone", spec.tasks)
+    if "semantic" in spec.tasks and spec.proposals == "input":
+        refuse("proposals", "rpn without boxes among the tasks", spec.proposals)
     for task, name in (("masks", "mask_size"), ("keypoints", "num_keypoints")):
         if task not in spec.tasks and getattr(spec, name) is not None:
             refuse(name, f"None without {task} among the tasks", getattr(spec, name))

@@ -37,6 +37,14 @@ def remove_dead(model: onnx.ModelProto) -> None:
         field.extend(kept)
 
 
+def drop_defaults(model: onnx.ModelProto) -> None:
+    """Leaves `reduction="none"` away, which is the default: TensorRT's parser refuses a ScatterND that writes it."""
+    for node in model.graph.node:
+        written = [entry for entry in node.attribute if entry.name == "reduction" and entry.s == b"none"]
+        for entry in written:
+            node.attribute.remove(entry)
+
+
 def name_after_stages(model: onnx.ModelProto, kept: Iterable[str]) -> None:
     """Names every node `stage/path/operator`, its outputs after it unless they are in `kept`, and constants by number.
 

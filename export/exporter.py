@@ -1,14 +1,10 @@
 """PyTorch model -> one ONNX file that describes itself."""
 
-import contextlib
-import io
-import logging
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import onnx
 import torch
@@ -17,11 +13,11 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 import edgemask
 from edgemask.description import spec_of, weights_digest
-from edgemask.errors import EdgemaskError, UsageError
-from edgemask.export.cleaning import name_after_stages, remove_dead, remove_outputs, strip_traces
-from edgemask.export.graph_module import OUTPUTS, GraphModule
-from edgemask.export.onnx_ops import BODY_OPSET, custom_translation_table, inline, local_functions
-from edgemask.export.support import check_supported
+from edgemask.errors import UsageError
+from edgemask.export.graph_module import GraphModule
+from edgemask.export.onnx_ops import inline
+from edgemask.export.support import check_supported, check_target
+from edgemask.export.tracing import build_proto
 from edgemask.export.verification import Verification
 from edgemask.export.verification import verify as verify_file
 from edgemask.files import creating
@@ -31,8 +27,6 @@ from edgemask.spec import ModelSpec, class_names_without_background
 
 Canvas = tuple[int, int] | Literal["dynamic"]
 Batch = int | Literal["dynamic"]
-TARGETS = ("portable", "openvino")
-MAX_CELLS = 512  # of a dynamic canvas, a side: 32 pixels each
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +62,14 @@ def export_onnx(
     target: str = "portable",
     score_threshold: float | None = None,
     max_detections: int | None = None,
-    proposals: int | None = None,
+    proposals: int | Literal["rpn", "input"] = "rpn",
     verify: bool = True,
 ) -> ExportReport:
-    """Exports a trained torchvision Mask R-CNN as one ONNX file and proves it equal to the model.
+    """Exports a trained torchvision R-CNN as one ONNX file and proves it equal to the model.
 
     Args:
-        model: any instance of torchvision's `MaskRCNN` in evaluation mode; it is not changed.
+        model: any instance of torchvision's `FasterRCNN`, `MaskRCNN` or `KeypointRCNN` in evaluation mode, or one with
+            masks and keypoints; it is not changed.
         path: the file to write; an existing one is replaced only by a whole new one.
         shape: canvas (H, W) after resize and padding, multiples of 32; images that do not fit it are scaled down
             further. Where it is smaller than the model's own `min_size`, its sides become the limits of the resize.
@@ -84,10 +79,12 @@ def export_onnx(
         category_ids: COCO ids of the labels.
         spec: what is known of the model already, as `load_model` gives it.
         target: "portable" holds the custom ops as ONNX functions; "openvino" has them inlined, to be read by OpenVINO
-            without edgemask.
+            without edgemask; "tensorrt" too, and its outputs are padded to `max_detections` rows per image, which
+            `num_detections` counts. It needs a fixed canvas and batch.
         score_threshold: replaces the model's own.
         max_detections: replaces the model's own.
-        proposals: replaces the model's own number of proposals after NMS.
+        proposals: a number replaces the model's own number of proposals after NMS; "input" leaves the RPN out: boxes
+            are given to `Detector.predict` with each image (Fast R-CNN).
         verify: run the file and compare it with PyTorch.
 
     Returns:
@@ -100,8 +97,6 @@ def export_onnx(
         OutputError: the file cannot be written.
     """
     started = time.monotonic()
-    if target not in TARGETS:
-        raise UsageError(f"there is no target {target!r}", f"the targets are: {', '.join(TARGETS)}")
     canvas = None if shape == "dynamic" else (int(shape[0]), int(shape[1]))
     check_supported(model, canvas)
     spec = (spec or spec_of(model)).replace(
@@ -113,13 +108,16 @@ def export_onnx(
     )
     if canvas is not None and spec.fixed_size is None and min(canvas) < spec.min_size:
         spec = spec.replace(min_size=min(canvas), max_size=min(spec.max_size, max(canvas)))
-    spec = _renamed(spec, class_names, category_ids)
-    changes = {"score_threshold": score_threshold, "max_detections": max_detections, "max_proposals": proposals}
+    spec = _with_proposals(_renamed(spec, class_names, category_ids), proposals)
+    changes = {"score_threshold": score_threshold, "max_detections": max_detections}
     spec = spec.replace(**{name: value for name, value in changes.items() if value is not None})
+    if target == "tensorrt":
+        spec = spec.replace(outputs="padded", max_proposals=spec.max_proposals or model.rpn.post_nms_top_n())
+    check_target(model, spec, target)
     model = configured(model, spec)
-    proto = build_proto(model, canvas, spec.batch)
-    if target == "openvino":
-        proto = inline(proto)
+    proto = build_proto(GraphModule(model, spec).eval(), spec)
+    if target != "portable":
+        proto = inline(proto, static=target == "tensorrt")
     onnx.checker.check_model(proto, full_check=True)
     seconds = time.monotonic() - started
     verification = None
@@ -132,48 +130,10 @@ def export_onnx(
     return ExportReport(str(path), spec, len(proto.graph.node), Path(path).stat().st_size, seconds, verification)
 
 
-def build_proto(model: GeneralizedRCNN, canvas: tuple[int, int] | None, batch: int | None) -> onnx.ModelProto:
-    """Traces the model and cleans the graph; no spec in it yet.
-
-    Args:
-        model: checked and configured.
-        canvas: (H, W) of the network input, None for any multiple of 32.
-        batch: images per run, None for any number.
-    """
-    module = GraphModule(model, canvas).eval()
-    height, width = module.example_canvas
-    count = 2 if batch is None else batch  # a size of 1 would be taken for a constant
-    images = torch.zeros((count, 3, height, width))
-    sizes = torch.tensor([[height, width]]).expand(count, 2).contiguous()
-    with torch.no_grad():
-        names = list(module(images, sizes))
-    dynamic: dict[str, dict[int, Any]] = {"images": {}, "image_sizes": {}}
-    if batch is None:
-        dynamic["images"][0] = dynamic["image_sizes"][0] = torch.export.Dim("batch")
-    if canvas is None:
-        dynamic["images"][2] = 32 * torch.export.Dim("rows", max=MAX_CELLS)
-        dynamic["images"][3] = 32 * torch.export.Dim("columns", max=MAX_CELLS)
-    with _quiet():
-        program = torch.onnx.export(
-            module,
-            (images, sizes),
-            dynamo=True,
-            opset_version=BODY_OPSET,
-            input_names=list(dynamic),
-            output_names=names,
-            dynamic_shapes=dynamic,
-            custom_translation_table=custom_translation_table(),
-        )
-    if program is None:
-        raise EdgemaskError("torch's exporter gave no program")
-    proto: onnx.ModelProto = program.model_proto
-    remove_outputs(proto, OUTPUTS)
-    remove_dead(proto)
-    name_after_stages(proto, names)
-    strip_traces(proto)
-    proto.functions.extend(local_functions(proto))
-    proto.producer_name, proto.producer_version = "edgemask", edgemask.__version__
-    return proto
+def _with_proposals(spec: ModelSpec, proposals: int | str) -> ModelSpec:
+    if isinstance(proposals, str):
+        return spec.replace(proposals=proposals)
+    return spec.replace(max_proposals=proposals)
 
 
 def _renamed(spec: ModelSpec, class_names: Sequence[str] | None, category_ids: Sequence[int] | None) -> ModelSpec:
@@ -195,19 +155,3 @@ def _versions() -> dict[str, str]:
         "torchvision": torchvision.__version__,
         "onnx": onnx.__version__,
     }
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what torch's exporter says about itself off the user's terminal; its errors still come through."""
-    loggers = [logging.getLogger(name) for name in ("torch", "torch.__trace", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -1,8 +1,8 @@
 """The two custom ops in ONNX: schemas, bodies of standard operators, and how torch's exporter emits them.
 
 An exported file holds one node for each op, of the domain `edgemask`, and the bodies as local functions.
-Every body uses operators of op set 18 only and holds no If, Loop or Sequence. The meaning is that of
-`edgemask.ops`.
+Every body (`edgemask.export.onnx_bodies`) uses operators of op set 18 only and holds no If, Loop or Sequence. The
+meaning is that of `edgemask.ops`.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,14 +13,8 @@ import onnx
 from onnx.defs import OpSchema
 
 from edgemask.errors import UsageError
-from edgemask.ops import (
-    DOMAIN,
-    DOMAIN_VERSION,
-    LEVEL_TOLERANCE,
-    MAX_CANONICAL_LEVEL,
-    MAX_LEVELS,
-    floor32,
-)
+from edgemask.export.onnx_bodies import NMS_BODY, roi_align_body
+from edgemask.ops import DOMAIN, DOMAIN_VERSION, MAX_LEVELS, floor32
 from edgemask.runtimes.functions import inline_functions
 
 BODY_OPSET = 18
@@ -44,73 +38,6 @@ _ROI_ALIGN_ATTRIBUTES = {
 }
 _NMS_ATTRIBUTES = {"iou_threshold": _FLOAT, "score_threshold": _FLOAT, "max_per_class": _INT}
 
-# Corners and area are computed as edgemask.ops does, in float32, in this order: the level of a roi is the
-# same bit.
-_ROI_ALIGN_HEAD = """
-    zero = Constant <value_ints = [0]> ()
-    one = Constant <value_ints = [1]> ()
-    head_and_box = Constant <value_ints = [1, 4]> ()
-    batch_column, boxes = Split <axis = 1> (rois, head_and_box)
-    batch_float = Squeeze (batch_column, one)
-    batch = Cast <to = 7> (batch_float)
-    scales = Constant <value_floats: floats = @spatial_scales> ()
-"""
-_ROI_ALIGN_LEVELS = """
-    coarser = Constant <value_ints = [{coarser}]> ()
-    coarser_scales = Gather (scales, coarser)
-    powers_of_two = Constant <value_floats = [{powers}]> ()
-    canonical_level_index = Constant <value_int: int = @canonical_level> ()
-    canonical_stride = Gather (powers_of_two, canonical_level_index)
-    canonical_side = Constant <value_float: float = @canonical_scale> ()
-    stride_ratio = Mul (canonical_stride, coarser_scales)
-    threshold_side = Div (canonical_side, stride_ratio)
-    threshold_area = Mul (threshold_side, threshold_side)
-    tolerance = Constant <value_float = {tolerance}> ()
-    thresholds = Mul (threshold_area, tolerance)
-    upper_left, lower_right = Split <axis = 1, num_outputs = 2> (boxes)
-    sides = Sub (lower_right, upper_left)
-    width, height = Split <axis = 1, num_outputs = 2> (sides)
-    area = Mul (width, height)
-    reached = GreaterOrEqual (area, thresholds)
-    reached_count = Cast <to = 7> (reached)
-    level = ReduceSum <keepdims = 0> (reached_count, one)
-    scale = Gather (scales, level)
-    scale_column = Unsqueeze (scale, one)
-    scaled = Mul (boxes, scale_column)
-"""
-_ROI_ALIGN_LEVEL = """
-    number_{i} = Constant <value_int = {i}> ()
-    at_{i} = Equal (level, number_{i})
-    positions_{i} = NonZero (at_{i})
-    index_{i} = Squeeze (positions_{i}, zero)
-    rois_{i} = Gather (scaled, index_{i})
-    batch_{i} = Gather (batch, index_{i})
-    pooled_{i} = {roi_align} (level_{i}, rois_{i}, batch_{i})
-"""
-# The parts stand in the order of the levels; scattering 0, 1, … to `order` inverts that permutation.
-_ROI_ALIGN_MERGE = """
-    order = Concat <axis = 0> ({indices})
-    parts = Concat <axis = 0> ({parts})
-    start = Constant <value_int = 0> ()
-    step = Constant <value_int = 1> ()
-    end_vector = Shape (order)
-    end = Squeeze (end_vector, zero)
-    ascending = Range (start, end, step)
-    place = ScatterElements <axis = 0> (order, order, ascending)
-    pooled = Gather (parts, place)
-"""
-_ROI_ALIGN_CALL = """RoiAlign <
-        mode = "avg", spatial_scale = 1.0,
-        output_height: int = @output_height, output_width: int = @output_width,
-        sampling_ratio: int = @sampling_ratio,
-        coordinate_transformation_mode: string = @coordinate_transformation_mode>"""
-_NMS_BODY = """
-    limit = Constant <value_int: int = @max_per_class> ()
-    overlap = Constant <value_float: float = @iou_threshold> ()
-    lowest = Constant <value_float: float = @score_threshold> ()
-    selected = NonMaxSuppression <center_point_box = 0> (boxes, scores, limit, overlap, lowest)
-"""
-
 
 def _function(
     name: str, attributes: Sequence[str], inputs: Sequence[str], output: str, body: str
@@ -121,34 +48,28 @@ def _function(
     )
 
 
-def roi_align_function(levels: int) -> onnx.FunctionProto:
-    """Return the body of `MultiScaleRoiAlign_L{levels}`: for each level a RoiAlign of its rois."""
-    names = [f"level_{level}" for level in range(levels)]
-    if levels == 1:
-        body = "scaled = Mul (boxes, scales)\n" + f"pooled = {_ROI_ALIGN_CALL} (level_0, scaled, batch)"
-    else:
-        body = _ROI_ALIGN_LEVELS.format(
-            coarser=", ".join(str(level) for level in range(1, levels)),
-            powers=", ".join(f"{2.0**level}" for level in range(MAX_CANONICAL_LEVEL + 1)),
-            tolerance=repr(float(LEVEL_TOLERANCE)),
-        )
-        body += "".join(_ROI_ALIGN_LEVEL.format(i=level, roi_align=_ROI_ALIGN_CALL) for level in range(levels))
-        body += _ROI_ALIGN_MERGE.format(
-            indices=", ".join(f"index_{level}" for level in range(levels)),
-            parts=", ".join(f"pooled_{level}" for level in range(levels)),
-        )
+def roi_align_function(levels: int, static: bool = False) -> onnx.FunctionProto:
+    """Return the body of `MultiScaleRoiAlign_L{levels}`.
+
+    Args:
+        levels: of the pyramid, 1 to `MAX_LEVELS`.
+        static: every level pools every roi and the roi's own level is chosen, so that no shape depends on data
+            and nothing is gathered by data: for compilers such as TensorRT's. Otherwise each level pools its own
+            rois only, which is several times less work. With one level there is nothing to choose, and both are
+            the same.
+    """
     return _function(
         f"{ROI_ALIGN}{levels}",
         list(_ROI_ALIGN_ATTRIBUTES),
-        [*names, "rois"],
+        [*(f"level_{level}" for level in range(levels)), "rois"],
         "pooled",
-        _ROI_ALIGN_HEAD + body,
+        roi_align_body(levels, static=static),
     )
 
 
 def nms_function() -> onnx.FunctionProto:
     """Return the body of `BatchedNms`: one NonMaxSuppression."""
-    return _function(NMS, list(_NMS_ATTRIBUTES), ["boxes", "scores"], "selected", _NMS_BODY)
+    return _function(NMS, list(_NMS_ATTRIBUTES), ["boxes", "scores"], "selected", NMS_BODY)
 
 
 def _schemas() -> list[OpSchema]:
@@ -230,8 +151,12 @@ def custom_translation_table() -> dict[Any, Callable[..., Any]]:
     }
 
 
-def local_functions(model: onnx.ModelProto) -> list[onnx.FunctionProto]:
+def local_functions(model: onnx.ModelProto, static: bool = False) -> list[onnx.FunctionProto]:
     """Return the bodies of those ops that the nodes of `model` use, to be appended to `model.functions`.
+
+    Args:
+        model: whose nodes of our domain are looked at.
+        static: as for `roi_align_function`; `BatchedNms` has no static body.
 
     Raises:
         UsageError: the model holds a node of our domain that we do not define, or its op set is not that of
@@ -239,7 +164,7 @@ def local_functions(model: onnx.ModelProto) -> list[onnx.FunctionProto]:
     """
     builders: dict[str, Callable[[], onnx.FunctionProto]] = {NMS: nms_function}
     for levels in range(1, MAX_LEVELS + 1):
-        builders[f"{ROI_ALIGN}{levels}"] = partial(roi_align_function, levels)
+        builders[f"{ROI_ALIGN}{levels}"] = partial(roi_align_function, levels, static)
     used = sorted({node.op_type for node in model.graph.node if node.domain == DOMAIN})
     unknown = [name for name in used if name not in builders]
     if unknown:
@@ -250,15 +175,23 @@ def local_functions(model: onnx.ModelProto) -> list[onnx.FunctionProto]:
     return [builders[name]() for name in used]
 
 
-def inline(model: onnx.ModelProto) -> onnx.ModelProto:
+def inline(model: onnx.ModelProto, static: bool = False) -> onnx.ModelProto:
     """Return a copy with standard operators in place of every node of our domain, its functions in it or not.
+
+    Args:
+        model: an exported model.
+        static: as for `roi_align_function`; bodies of our ops that the model holds are replaced by it.
 
     Raises:
         UsageError: as `local_functions`.
     """
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
+    if static:
+        foreign = [function for function in whole.functions if function.domain != DOMAIN]
+        del whole.functions[:]
+        whole.functions.extend(foreign)
     present = {(function.domain, function.name) for function in whole.functions}
-    bodies = [body for body in local_functions(model) if (body.domain, body.name) not in present]
+    bodies = [body for body in local_functions(model, static) if (body.domain, body.name) not in present]
     whole.functions.extend(bodies)
     return inline_functions(whole)

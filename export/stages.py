@@ -1,21 +1,16 @@
-"""The stages of the exported graph: trained layers as they are, data-dependent steps restated around the custom ops.
+"""The stages up to the proposals: trained layers as they are, data-dependent steps restated around the custom ops.
 
 torchvision's own forward loops over images and data and cannot be traced. Each stage is a module, so that the nodes of
-the graph are named after it.
+the graph are named after it. `selection` has the two steps around NMS, `heads` what is behind the proposals.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
-from torchvision.ops import MultiScaleRoIAlign
 
-import edgemask.export.torch_ops  # noqa: F401  defines torch.ops.edgemask
-from edgemask.ops import floor32
-
-# Scores are at least 0. What must not take part gets this one, and what takes part lies above the line.
-ABSENT, PRESENT = -1.0, -0.5
+from edgemask.export.selection import ABSENT, clip, large_enough
 
 
 class Resize(nn.Module):
@@ -115,146 +110,3 @@ class Rpn(nn.Module):
         objectness, deltas = self.head(features)
         found = self.candidates(objectness, deltas, self.anchors(images, features), image_sizes)
         return objectness, deltas, found
-
-
-class Proposals(nn.Module):
-    """NMS within each level, then the best over all levels: rois [R, 5], by image, then by descending score."""
-
-    def __init__(self, levels: int, nms_threshold: float, top_n: int) -> None:
-        super().__init__()
-        self.levels, self.nms_threshold, self.top_n = levels, floor32(nms_threshold), top_n
-
-    def forward(self, scores: Tensor, boxes: Tensor, level: Tensor) -> Tensor:
-        """Takes what `Candidates` gives."""
-        own = level == torch.arange(self.levels, device=level.device)[:, None]
-        by_level = torch.where(own, scores[:, None], ABSENT)
-        kept = torch.ops.edgemask.batched_nms(boxes, by_level, self.nms_threshold, PRESENT, self.top_n)
-        image, index = best_per_image(scores, kept[:, 0], kept[:, 2], self.top_n)
-        return torch.cat([image[:, None].to(boxes.dtype), boxes[image, index]], 1)
-
-
-class BoxHead(nn.Module):
-    """Pools the proposals and scores them: class logits [R, C] and box deltas [R, 4 C], background first."""
-
-    def __init__(self, pool: nn.Module, head: nn.Module, predictor: nn.Module) -> None:
-        super().__init__()
-        self.pool, self.head, self.predictor = pool, head, predictor
-
-    def forward(self, features: Mapping[str, Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
-        """Takes feature maps by name and rois [R, 5]."""
-        suppose_some(rois)
-        logits, deltas = self.predictor(self.head(self.pool(features, rois)))
-        return logits, deltas
-
-
-class Detect(nn.Module):
-    """From scored proposals to detections: torchvision's `postprocess_detections` for all images at once."""
-
-    def __init__(self, coder: BoxCoder, score_threshold: float, nms_threshold: float, limit: int) -> None:
-        super().__init__()
-        self.coder, self.limit = coder, limit
-        self.score_threshold, self.nms_threshold = max(score_threshold, PRESENT), floor32(nms_threshold)
-
-    def forward(
-        self, logits: Tensor, deltas: Tensor, rois: Tensor, image_sizes: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Gives the detections as rois [M, 5], their scores [M] and labels [M], and the NMS's own selection [K, 3]."""
-        classes = logits.shape[1] - 1
-        scores = logits.softmax(-1)[:, 1:]
-        image = rois[:, 0].long()
-        boxes = self.coder.decode_single(deltas[:, 4:], rois[:, 1:]).view(-1, classes, 4)
-        boxes = clip(boxes, image_sizes[image][:, None])
-        scores = torch.where(large_enough(boxes, 1e-2), scores, ABSENT)
-        own = image == torch.arange(image_sizes.shape[0], device=image.device)[:, None]
-        # The op shares boxes between the classes of an image; here they differ by class and are shared by images.
-        by_image = torch.where(own, scores.t()[:, None], ABSENT)
-        kept = torch.ops.edgemask.batched_nms(
-            boxes.transpose(0, 1), by_image, self.nms_threshold, self.score_threshold, self.limit
-        )
-        flat = scores.reshape(1, -1).expand(image_sizes.shape[0], -1)
-        image, index = best_per_image(flat, kept[:, 1], kept[:, 2] * classes + kept[:, 0], self.limit)
-        found = torch.cat([image[:, None].to(boxes.dtype), boxes.reshape(-1, 4)[index]], 1)
-        return found, scores.reshape(-1)[index], index % classes + 1, kept
-
-
-class MaskHead(nn.Module):
-    """Pools the detections; mask logits [M, C, S, S] of all classes, probabilities [M, S, S] of each one's own."""
-
-    def __init__(self, pool: nn.Module, head: nn.Module, predictor: nn.Module) -> None:
-        super().__init__()
-        self.pool, self.head, self.predictor = pool, head, predictor
-
-    def forward(self, features: Mapping[str, Tensor], rois: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Takes feature maps by name, rois [M, 5] and labels [M]."""
-        suppose_some(rois)
-        logits: Tensor = self.predictor(self.head(self.pool(features, rois)))
-        return logits, logits[torch.arange(labels.shape[0], device=labels.device), labels].sigmoid()
-
-
-class Pool(nn.Module):
-    """A trained model's `MultiScaleRoIAlign` as the custom op, its scales fixed."""
-
-    def __init__(self, pooler: MultiScaleRoIAlign, scales: Sequence[float]) -> None:
-        super().__init__()
-        self.names = list(pooler.featmap_names)
-        self.size = pooler.output_size
-        self.sampling_ratio = max(pooler.sampling_ratio, 0)
-        self.scales = [float(scale) for scale in scales]
-        self.canonical_scale, self.canonical_level = float(pooler.canonical_scale), pooler.canonical_level
-
-    def forward(self, features: Mapping[str, Tensor], rois: Tensor) -> Tensor:
-        """Gives [R, C, h, w]."""
-        pooled: Tensor = torch.ops.edgemask.multi_scale_roi_align(
-            [feature for name, feature in features.items() if name in self.names],
-            rois,
-            *self.size,
-            self.sampling_ratio,
-            self.scales,
-            self.canonical_scale,
-            self.canonical_level,
-            "output_half_pixel",
-        )
-        return pooled
-
-
-def suppose_some(rois: Tensor) -> None:
-    """Tells the tracer that there are rois: it would have to know before it traces a convolution over them.
-
-    Only the tracer is told. The graph is the same for none, which the operators of ONNX allow.
-    """
-    if torch.compiler.is_exporting():
-        torch._check(rois.shape[0] > 0)
-
-
-def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
-    """Boxes [..., 4] cut at the borders of their images; `sizes` [..., 2] (H, W) must broadcast against them."""
-    limits = sizes.flip(-1).to(boxes.dtype)
-    corners = boxes.view(*boxes.shape[:-1], 2, 2).clamp(min=0)
-    return torch.minimum(corners, limits.unsqueeze(-2)).flatten(-2)
-
-
-def large_enough(boxes: Tensor, min_size: float) -> Tensor:
-    """Whether both sides of boxes [..., 4] are at least `min_size` pixels."""
-    sides = boxes[..., 2:] - boxes[..., :2]
-    return (sides >= min_size).all(-1)
-
-
-def best_per_image(scores: Tensor, image: Tensor, index: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """The `limit` best of the chosen entries of each image, equal scores by lower index.
-
-    Args:
-        scores: [B, N].
-        image: int64 [K], row of each chosen entry.
-        index: int64 [K], column of each chosen entry.
-        limit: how many of each image are kept at most.
-
-    Returns:
-        Row and column of the kept entries, by row, then by descending score.
-    """
-    chosen = torch.zeros_like(scores, dtype=torch.bool).index_put((image, index), image.new_ones((), dtype=torch.bool))
-    candidates = torch.where(chosen, scores, ABSENT)
-    # Padding makes `limit` a constant for TopK, however few candidates there are; it lies behind all of them.
-    padding = candidates.new_full((candidates.shape[0], limit), ABSENT)
-    top_scores, top_index = torch.cat([candidates, padding], 1).topk(limit, dim=1)
-    row, rank = torch.nonzero(top_scores > PRESENT, as_tuple=True)
-    return row, top_index[row, rank]

@@ -12,6 +12,10 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
 from edgemask.errors import UnsupportedModel, UsageError
+from edgemask.spec import ModelSpec
+
+TARGETS = ("portable", "openvino", "tensorrt")
+TENSORRT_TOPK_LIMIT = 3840  # entries that its TopK can give; NVIDIA/TensorRT issue 2721
 
 # The methods whose meaning the graph restates: an override would be lost.
 _RESTATED: dict[type[nn.Module], tuple[str, ...]] = {
@@ -72,11 +76,8 @@ def _check_methods(name: str, part: nn.Module, expected: type[nn.Module]) -> Non
 
 
 def _check_heads(heads: RoIHeads) -> None:
-    if heads.has_keypoint():
-        raise UnsupportedModel("the model has a keypoint head", "keypoints are not carried yet")
-    if not heads.has_mask():
-        raise UnsupportedModel("the model has no mask head", "models without masks are not carried yet")
-    for branch in ("box", "mask"):
+    branches = ["box", *(["mask"] if heads.has_mask() else []), *(["keypoint"] if heads.has_keypoint() else [])]
+    for branch in branches:
         pooler = getattr(heads, f"{branch}_roi_pool")
         if type(pooler) is not MultiScaleRoIAlign:
             raise UnsupportedModel(
@@ -107,3 +108,36 @@ def _check_canvas(model: GeneralizedRCNN, canvas: tuple[int, int] | None) -> Non
             f"the canvas {canvas[0]}x{canvas[1]} is no multiple of {divisor}, to which the model pads its images",
             f"the next one that fits is {fitting}",
         )
+
+
+def check_target(model: GeneralizedRCNN, spec: ModelSpec, target: str) -> None:
+    """Refuses a target that cannot be given what was asked for.
+
+    Args:
+        model: checked.
+        spec: of the file that is to be written.
+        target: name of a target.
+
+    Raises:
+        UsageError: there is no such target, or it needs fixed shapes or smaller numbers.
+    """
+    if target not in TARGETS:
+        raise UsageError(f"there is no target {target!r}", f"the targets are: {', '.join(TARGETS)}")
+    if target != "tensorrt":
+        return
+    for name, value, remedy in (
+        ("canvas", spec.canvas, "--shape HxW (shape=(H, W))"),
+        ("batch", spec.batch, "--batch N (batch=N)"),
+    ):
+        if value is None:
+            raise UsageError(f"the target tensorrt needs a fixed {name}, got a dynamic one", f"give {remedy}")
+    for name, value in (
+        ("candidates per level before NMS (rpn.pre_nms_top_n)", model.rpn.pre_nms_top_n()),
+        ("proposals", spec.max_proposals or 0),
+        ("detections per image", spec.max_detections),
+    ):
+        if value > TENSORRT_TOPK_LIMIT:
+            raise UsageError(
+                f"TensorRT chooses at most {TENSORRT_TOPK_LIMIT} at a time, the model asks for {value} {name}",
+                "lower that number",
+            )

@@ -13,8 +13,9 @@ from edgemask.errors import ParityError
 from edgemask.parity import SCORE_THRESHOLD, TOLERANCES, ParityReport, compare
 from edgemask.reference import ReferenceDetector
 from edgemask.runtimes import Detector, read_model
+from edgemask.runtimes.inputs import rois_of
 from edgemask.runtimes.ort import OrtCpu
-from edgemask.runtimes.taps import with_taps
+from edgemask.runtimes.taps import stages_of, with_taps
 from edgemask.scenes import draw_scene
 from edgemask.spec import ModelSpec
 
@@ -78,8 +79,13 @@ def verify(model: GeneralizedRCNN, path: str | Path) -> Verification:
     device = "cpu" if OrtCpu.unavailable("") is None else "openvino:CPU"
     reference = ReferenceDetector(model, file.spec)
     images = probe_images(file.spec)
+    boxes = {name: reference.propose(image) for name, image in images.items()} if file.spec.proposals == "input" else {}
     with Detector(file, device) as detector:
-        pairs = [(name, reference.predict(image), detector.predict(image)) for name, image in images.items()]
+        pairs = [
+            (name, reference.predict(image, proposals=own), detector.predict(image, proposals=own))
+            for name, image in images.items()
+            for own in [boxes.get(name)]
+        ]
     parity = compare(
         pairs,
         TOLERANCES[file.spec.precision],
@@ -91,11 +97,8 @@ def verify(model: GeneralizedRCNN, path: str | Path) -> Verification:
     detected = any(len(expected) or len(found) for _, expected, found in pairs)
     stages: tuple[StageCheck, ...] = ()
     with Detector(with_taps(file), device) as detector:
-        for image in images.values():
-            canvas, placement = place_on_canvas(image, file.spec)
-            copies = file.spec.batch or 1
-            outputs = detector.run(np.stack([canvas] * copies), np.array([placement.size] * copies, np.int64))
-            stages = compare_stages(reference, image, first_image(outputs))
+        for name, image in images.items():
+            stages = compare_stages(reference, image, run_stages(detector, image, boxes.get(name)))
             if first_divergence(stages):
                 break
     divergence = first_divergence(stages)
@@ -114,16 +117,19 @@ def verify(model: GeneralizedRCNN, path: str | Path) -> Verification:
     return Verification(device, parity, stages)
 
 
-def first_image(outputs: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-    """Drops what belongs to the other copies of a batch."""
-    rows = outputs["batch_index"] == 0
-    rois = outputs["proposals"][:, 0] == 0
-    first: dict[str, NDArray[np.generic]] = {}
-    for name, value in outputs.items():
-        if name in ("boxes", "scores", "labels", "masks", "mask_head", "batch_index"):
-            first[name] = value[rows]
-        elif name.startswith(("proposals", "box_head")):
-            first[name] = value[rois]
-        elif name != "nms":
-            first[name] = value[:1]
-    return first
+def run_stages(
+    detector: Detector, image: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
+) -> dict[str, NDArray[np.generic]]:
+    """What a graph with taps gives for an image, run as often as a batch has room for it.
+
+    Args:
+        detector: of a model `with_taps`.
+        image: uint8 [H, W, 3] RGB.
+        boxes: float32 [N, 4] xyxy in pixels of the image, for a model that takes its proposals.
+    """
+    spec = detector.spec
+    canvas, placement = place_on_canvas(image, spec)
+    copies = spec.batch or 1
+    rois = None if boxes is None else rois_of([boxes] * copies, [placement] * copies, copies, spec)
+    outputs = detector.run(np.stack([canvas] * copies), np.array([placement.size] * copies, np.int64), rois)
+    return stages_of(outputs if rois is None else outputs | {"proposals": rois}, 0, spec)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -10,17 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgemask.canvas import Placement, boxes_to_original, place_on_canvas
+from edgemask.canvas import Placement, place_on_canvas
 from edgemask.checks import Described, refuse
 from edgemask.detections import Detections
-from edgemask.errors import EdgemaskError, ForkedProcessError, UsageError
+from edgemask.errors import ForkedProcessError, UsageError
 from edgemask.images import load_image
 from edgemask.runtimes.devices import open_runtime
+from edgemask.runtimes.inputs import checked_inputs, refuse_proposals, rois_of
 from edgemask.runtimes.modelfile import ModelFile, read_model
+from edgemask.runtimes.results import detections_of
 from edgemask.runtimes.runtime import Array, Runtime
-from edgemask.spec import ModelSpec
+
+DYNAMIC_BATCH = 4  # images per run at most where the graph takes any number: memory grows with it
 
 Source = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+Boxes = NDArray[np.floating[Any]] | NDArray[np.integer[Any]] | Sequence[Sequence[float]]
 AnySource = TypeVar("AnySource", bound=Source)
 
 
@@ -42,37 +47,48 @@ class Detector:
         self._process = os.getpid()
 
     @overload
-    def predict(self, source: Source) -> Detections: ...
+    def predict(self, source: Source, *, proposals: Boxes | None = None) -> Detections: ...
 
     @overload
-    def predict(self, source: list[AnySource] | tuple[AnySource, ...]) -> list[Detections]: ...
+    def predict(
+        self, source: list[AnySource] | tuple[AnySource, ...], *, proposals: Sequence[Boxes] | None = None
+    ) -> list[Detections]: ...
 
-    def predict(self, source: Any) -> Detections | list[Detections]:
+    def predict(self, source: Any, *, proposals: Any = None) -> Detections | list[Detections]:
         """Detects objects.
 
         Args:
             source: an image as a path (EXIF orientation is applied), a Pillow image, or a uint8 [H, W, 3] RGB array;
                 or a list or tuple of these, which is cut into batches that the spec allows.
+            proposals: for a model that was exported with `proposals="input"`: boxes [N, 4] xyxy in pixels of the
+                image, inside of it; for a list or tuple of images, one such array for each.
 
         Returns:
             The detections of the image, in pixels of the original; for a list or tuple, a list of them.
 
         Raises:
             ImageError: no usable image.
-            UsageError: an array of another dtype or shape, something that is no image, or a closed detector.
+            UsageError: an array of another dtype or shape, something that is no image, a box outside its image,
+                proposals for a model that finds its own or none for one that does not, or a closed detector.
             OutOfMemory: too large for the device.
             ForkedProcessError: this process was forked after the model was opened.
         """
         if isinstance(source, list | tuple):
-            return self._predict_all(source)
-        return self._predict_all([source])[0]
+            return self._predict_all(source, proposals)
+        return self._predict_all([source], None if proposals is None else [proposals])[0]
 
-    def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int64]) -> dict[str, Array]:
+    def run(
+        self,
+        images: NDArray[np.float32],
+        image_sizes: NDArray[np.int64],
+        proposals: NDArray[np.float32] | None = None,
+    ) -> dict[str, Array]:
         """Runs the graph itself, without resize and without scaling boxes back.
 
         Args:
             images: float32 [B, 3, H, W] RGB in 0-255 on the canvas.
             image_sizes: int64 [B, 2], height and width of each image inside the canvas.
+            proposals: float32 [R, 5] batch index and xyxy in canvas pixels, for a model that takes them.
 
         Returns:
             The graph's outputs by name.
@@ -89,8 +105,7 @@ class Detector:
             )
         if self._runtime is None:
             raise UsageError("this detector was closed", "open the model again with edgemask.load")
-        _check_inputs(images, image_sizes, self.spec)
-        return self._runtime.run(images, image_sizes)
+        return self._runtime.run(checked_inputs(images, image_sizes, proposals, self.spec))
 
     def close(self) -> None:
         """Frees the model; a second call does nothing."""
@@ -108,65 +123,45 @@ class Detector:
         """Frees the model."""
         self.close()
 
-    def _predict_all(self, sources: Sequence[Source]) -> list[Detections]:
-        batch = self.spec.batch or 1
+    def _predict_all(self, sources: Sequence[Source], proposals: Sequence[Boxes] | None) -> list[Detections]:
+        if (proposals is None) != (self.spec.proposals == "rpn"):
+            refuse_proposals(self.spec)
+        if proposals is not None and len(proposals) != len(sources):
+            refuse("proposals", f"one array for each of {len(sources)} images", Described(str(len(proposals))))
+        batch = self.spec.batch or DYNAMIC_BATCH
         found: list[Detections] = []
-        placed: list[tuple[NDArray[np.float32], Placement]] = []
-        for source in sources:
+        placed: list[_Placed] = []
+        for source, boxes in zip(sources, proposals or [()] * len(sources), strict=True):
             image, placement = place_on_canvas(load_image(source), self.spec)
             # On a dynamic canvas, images of different sizes fit no common batch.
-            if len(placed) == batch or (placed and placed[0][1].canvas != placement.canvas):
-                found += self._predict_batch(placed, batch)
+            if len(placed) == batch or (placed and placed[0].placement.canvas != placement.canvas):
+                found += self._predict_batch(placed)
                 placed = []
-            placed.append((image, placement))
-        return found + (self._predict_batch(placed, batch) if placed else [])
+            placed.append(_Placed(image, placement, boxes))
+        return found + (self._predict_batch(placed) if placed else [])
 
-    def _predict_batch(self, placed: list[tuple[NDArray[np.float32], Placement]], batch: int) -> list[Detections]:
-        """Runs images of one canvas; the graph takes whole batches, so the last image stands in for missing ones."""
+    def _predict_batch(self, placed: "list[_Placed]") -> list[Detections]:
+        """Runs images of one canvas; where the graph takes whole batches, the last image stands in for missing ones."""
+        batch = self.spec.batch or len(placed)
         filled = placed + placed[-1:] * (batch - len(placed))
-        images = np.stack([image for image, _ in filled])
-        sizes = np.array([placement.size for _, placement in filled], np.int64)
-        outputs = self.run(images, sizes)
-        return [self._detections(outputs, index, placement) for index, (_, placement) in enumerate(placed)]
-
-    def _detections(self, outputs: dict[str, Any], index: int, placement: Placement) -> Detections:
-        rows = outputs["batch_index"] == index
-        values = {name: outputs[name][rows] for name in ("boxes", "scores", "labels", "masks") if name in outputs}
-        broken = [name for name, value in values.items() if not np.isfinite(value).all()]
-        if broken:
-            raise EdgemaskError(
-                f"the model gave {', '.join(broken)} that are not numbers on {self.device}",
-                "run `edgemask validate` to see where they come from",
-            )
-        return Detections(
-            boxes=boxes_to_original(values["boxes"], placement),
-            scores=values["scores"],
-            labels=values["labels"],
-            masks=values.get("masks"),
-            image_size=placement.original_size,
-        )
+        images = np.stack([one.image for one in filled])
+        sizes = np.array([one.placement.size for one in filled], np.int64)
+        rois = None
+        if self.spec.proposals == "input":
+            rois = rois_of([one.boxes for one in placed], [one.placement for one in placed], batch, self.spec)
+        outputs = self.run(images, sizes, rois)
+        return [
+            detections_of(outputs, index, one.placement, self.spec, self.device) for index, one in enumerate(placed)
+        ]
 
 
-def _check_inputs(images: NDArray[np.float32], image_sizes: NDArray[np.int64], spec: ModelSpec) -> None:
-    """Refuses what does not fit the graph: OpenVINO would run it, whatever its type and number of channels."""
-    _check_array("images", images, np.float32, 4)
-    _check_array("image_sizes", image_sizes, np.int64, 2)
-    stride = spec.size_divisible
-    canvas = spec.canvas or tuple(-(-side // stride) * stride for side in images.shape[2:])
-    for name, shape, expected in (
-        ("images", images.shape, (spec.batch or len(images), 3, *canvas)),
-        ("image_sizes", image_sizes.shape, (len(images), 2)),
-    ):
-        if shape != expected:
-            refuse(name, str(list(expected)), Described(str(list(shape))))
-    if (image_sizes < 1).any() or (image_sizes > canvas).any():
-        refuse("image_sizes", f"heights and widths within the canvas {canvas}", image_sizes.tolist())
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """An image on its canvas, and the boxes that the caller gave for it."""
 
-
-def _check_array(name: str, array: NDArray[Any], dtype: type[np.generic], rank: int) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != rank or not array.size:
-        got = f"{getattr(array, 'dtype', type(array).__name__)} {list(np.shape(array))}"
-        refuse(name, f"{np.dtype(dtype)} of {rank} dimensions, not empty", Described(got))
+    image: NDArray[np.float32]
+    placement: Placement
+    boxes: Boxes
 
 
 def load(path: str | Path, *, device: str = "auto") -> Detector:

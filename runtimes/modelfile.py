@@ -18,8 +18,6 @@ from edgemask.spec import DIGEST_KEY, SPEC_KEY, ModelSpec
 
 SIZE_LIMIT = 2**31 - 1  # of a protobuf message
 DOMAINS = frozenset({"", "ai.onnx", "edgemask", "com.microsoft"})
-INPUTS = frozenset({"images", "image_sizes"})
-OUTPUTS = frozenset({"batch_index", "boxes", "scores", "labels"})  # masks too, where the model has them
 # Where ORT_LOAD_CONFIG_FROM_MODEL=1 is set, ONNX Runtime takes session options from this metadata entry, and told not
 # to (`read_config_from_model=0`) it opens no model at all.
 OPTIONS_KEY = "ort_config"
@@ -76,7 +74,7 @@ def read_model(path: str | Path) -> ModelFile:
         raise ModelFileError(f"{path}: {error.problem}", error.remedy) from error
     _refuse_outside(path, proto)
     _refuse_nested_functions(path, proto)
-    _check_names(path, proto.graph)
+    _check_names(path, proto.graph, spec)
     return ModelFile(path, data, proto, spec, digest)
 
 
@@ -238,9 +236,23 @@ def _parts(
         yield list(part.node), tensors
 
 
-def _check_names(path: Path, graph: onnx.GraphProto) -> None:
-    sides = (("takes", INPUTS, graph.input), ("gives", OUTPUTS, graph.output))
+def graph_inputs(spec: ModelSpec) -> tuple[str, ...]:
+    """Names of what the graph of a model takes, in order."""
+    return ("images", "image_sizes", *(["proposals"] if spec.proposals == "input" else []))
+
+
+def graph_outputs(spec: ModelSpec) -> tuple[str, ...]:
+    """Names of what the graph of a model gives, in order."""
+    if "semantic" in spec.tasks:
+        return ("labels", "scores")
+    first = "batch_index" if spec.outputs == "flat" else "num_detections"
+    further = {"masks": "masks", "keypoints": "keypoint_heatmaps"}
+    return (first, "boxes", "scores", "labels", *(name for task, name in further.items() if task in spec.tasks))
+
+
+def _check_names(path: Path, graph: onnx.GraphProto, spec: ModelSpec) -> None:
+    sides = (("takes", graph_inputs(spec), graph.input), ("gives", graph_outputs(spec), graph.output))
     for verb, expected, values in sides:
-        missing = sorted(expected - {value.name for value in values})
+        missing = sorted(set(expected) - {value.name for value in values})
         if missing:
             raise ModelFileError(f"the graph of {path} {verb} no {', '.join(missing)}", "export the model again")

@@ -3,11 +3,9 @@
 import ctypes
 import importlib.metadata
 import sys
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edgemask.errors import DeviceUnavailable
 from edgemask.runtimes.modelfile import ModelFile
@@ -57,12 +55,13 @@ class OrtCpu(Runtime):
             )
         self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int64]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Runtime.run`; may be called from several threads at once."""
         try:
-            values = self._session.run(self._outputs, {"images": images, "image_sizes": image_sizes})
+            values = self._session.run(self._outputs, dict(inputs))
         except Exception as error:
-            raise failure(f"ONNX Runtime failed on {self.device} with images {images.shape}", error) from error
+            shape = inputs["images"].shape
+            raise failure(f"ONNX Runtime failed on {self.device} with images {shape}", error) from error
         return dict(zip(self._outputs, values, strict=True))
 
     def close(self) -> None:

@@ -1,10 +1,8 @@
 """OpenVINO on Intel CPUs, GPUs and NPUs, and on ARM CPUs."""
 
 import threading
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edgemask.errors import DeviceUnavailable, EdgemaskError
 from edgemask.runtimes.functions import for_openvino
@@ -54,15 +52,16 @@ class OpenVino(Runtime):
         self._outputs = [output.get_any_name() for output in self._compiled.outputs]
         self._requests = threading.local()  # a request serves one thread at a time
 
-    def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int64]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Runtime.run`; may be called from several threads at once."""
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         request = self._requests.own
         try:
-            request.infer({"images": images, "image_sizes": image_sizes})
+            request.infer(dict(inputs))
         except Exception as error:
-            raise failure(f"OpenVINO failed on {self.device} with images {images.shape}", error) from error
+            shape = inputs["images"].shape
+            raise failure(f"OpenVINO failed on {self.device} with images {shape}", error) from error
         # The request reuses its memory in the next run.
         return {name: request.get_tensor(name).data.copy() for name in self._outputs}
 

@@ -4,14 +4,15 @@ import os
 import re
 import textwrap
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgemask.errors import DeviceUnavailable, EdgemaskError, OutOfMemory
 from edgemask.runtimes.modelfile import ModelFile
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]  # of the dtype that its name says
 
 # What ONNX Runtime, CUDA, cuBLAS, OpenVINO, OpenCL and the C++ library say when there is no memory left.
 _NO_MEMORY = re.compile(
@@ -47,12 +48,11 @@ class Runtime(ABC):
         """
 
     @abstractmethod
-    def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int64]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs the graph once.
 
         Args:
-            images: float32 [B, 3, H, W] RGB in 0-255 on the canvas.
-            image_sizes: int64 [B, 2], height and width of each image inside the canvas.
+            inputs: the graph's inputs by name, as `Detector.run` takes them.
 
         Returns:
             The graph's outputs by name; they stay as they are when the graph runs again.

@@ -43,9 +43,9 @@ def reference(model: MaskRCNN) -> ReferenceDetector:
 def outputs_of(model: MaskRCNN) -> Outputs:
     """What an exact export of the model would give: its outputs and all stage tensors."""
     canvas, placement = place_on_canvas(PIXELS, spec_of(model))
-    graph = GraphModule(model, placement.canvas)
-    found = graph(torch.from_numpy(canvas)[None], torch.tensor([placement.size]))
-    return {name: value.numpy() for name, value in found.items()}
+    graph = GraphModule(model, spec_of(model).replace(canvas=placement.canvas))
+    found, taps = graph(torch.from_numpy(canvas)[None], torch.tensor([placement.size]))
+    return {name: value.numpy() for name, value in (found | taps).items()}
 
 
 @pytest.fixture

@@ -15,10 +15,11 @@ FOLDERS = {"edgemask": "edgemask", "export": "edgemask.export", "runtimes": "edg
 
 # A module may import from its own row and from the rows above it. A new module is put into its row here.
 LAYERS = [
-    "errors checks files progress spec detections images canvas masks keypoints ops parity scenes drawing",
-    "evaluation models description datasets loading checkpoints reference divergence training",
+    "errors checks files progress spec detections semantic images canvas masks keypoints proposals ops parity scenes",
+    "drawing map_drawing",
+    "evaluation models description datasets loading checkpoints reference semantic_reference divergence training",
     "runtimes",
-    "export validation quantization benchmark doctor inspection report",
+    "export validation quantization benchmark doctor inspection tensorrt tensorrt_rules report",
     "demo cli __main__",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
@@ -29,7 +30,7 @@ COMMAND_LINE = LIGHT | {"rich", "typer"}
 PYTORCH = LIGHT | {"safetensors", "torch", "torchvision"}
 AT_TOP = {
     **dict.fromkeys(["cli", "demo", "report"], COMMAND_LINE),
-    **dict.fromkeys(["models", "description", "checkpoints", "reference", "divergence"], PYTORCH),
+    **dict.fromkeys(["models", "description", "checkpoints", "reference", "divergence", "semantic_reference"], PYTORCH),
     **dict.fromkeys(["datasets", "loading", "training"], PYTORCH),
     "runtimes": LIGHT | {"onnx"},
     "export": PYTORCH | {"onnx", "onnxscript"},

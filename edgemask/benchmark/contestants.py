@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,12 +114,10 @@ class FileContestant(Contestant):
         class TimedDetector(Detector):
             """Notes when the graph starts and ends within `predict`."""
 
-            def run(
-                self, images: NDArray[np.float32], image_sizes: NDArray[np.int64]
-            ) -> dict[str, NDArray[np.generic]]:
+            def run(self, images: NDArray[np.float32], *others: Any) -> dict[str, NDArray[np.generic]]:
                 contestant.canvas = images.shape[2], images.shape[3]
                 lap.began = time.perf_counter()
-                outputs = super().run(images, image_sizes)
+                outputs = super().run(images, *others)
                 lap.ended = time.perf_counter()
                 return outputs
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edgemask.cli.answers import answer, facts, note, working
-from edgemask.cli.options import AsJson, check_folder, read_batch, read_classes, read_shape, read_size
+from edgemask.cli.options import AsJson, check_folder, read_batch, read_classes, read_proposals, read_shape, read_size
 from edgemask.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,9 +43,12 @@ def export(
     ] = None,
     batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per run.")] = "1",
     target: Annotated[
-        Literal["portable", "openvino"], typer.Option(help="openvino: a file that OpenVINO reads without edgemask.")
+        Literal["portable", "openvino", "tensorrt"],
+        typer.Option(help="openvino, tensorrt: files that these read without edgemask."),
     ] = "portable",
-    proposals: Annotated[int | None, typer.Option(metavar="N", min=1, help="Boxes that reach the box head.")] = None,
+    proposals: Annotated[
+        str, typer.Option(metavar="N|input", help="Boxes that reach the box head; input: the caller gives them.")
+    ] = "rpn",
     max_detections: Annotated[int | None, typer.Option(metavar="N", min=1, help="Detections per image.")] = None,
     score_threshold: Annotated[
         float | None, typer.Option(metavar="S", min=0, max=1, help="Least score of a detection.")
@@ -53,9 +56,10 @@ def export(
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Run the file and compare with PyTorch.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Write a trained Mask R-CNN as one ONNX file, proven equal."""
+    """Write a trained R-CNN as one ONNX file, proven equal."""
     check_folder(output)
     batch_size = read_batch(batch)
+    rois = read_proposals(proposals)
     class_names = read_classes(classes)
     canvas = read_shape(shape)
     if for_image is not None and canvas != "dynamic":
@@ -75,7 +79,7 @@ def export(
             batch=batch_size,
             spec=spec,
             target=target,
-            proposals=proposals,
+            proposals=rois,
             max_detections=max_detections,
             score_threshold=score_threshold,
             verify=verify,
@@ -110,6 +114,8 @@ def _show(console: "Console", report: "ExportReport") -> None:
         size=f"{report.bytes / 1e6:.1f} MB, {report.nodes} nodes",
         canvas="dynamic" if spec.canvas is None else "{} x {} (H x W)".format(*spec.canvas),
         batch=spec.batch or "dynamic",
+        tasks=", ".join(spec.tasks),
+        proposals="given by the caller" if spec.proposals == "input" else None,
         classes=f"{len(spec.class_names)}: {', '.join(spec.class_names[:5])}{' …' * (len(spec.class_names) > 5)}",
         verified="not asked for" if verification is None else "equal to PyTorch",
         time=f"{report.seconds:.1f} s",

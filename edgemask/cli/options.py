@@ -57,6 +57,19 @@ def read_batch(text: str) -> int | Literal["dynamic"]:
     return int(text)
 
 
+def read_proposals(text: str) -> int | Literal["rpn", "input"]:
+    """Reads the value of `--proposals`.
+
+    Raises:
+        UsageError: neither a number from 1 to 99999 nor `input` nor `rpn`.
+    """
+    if text in ("rpn", "input"):
+        return "input" if text == "input" else "rpn"
+    if not re.fullmatch(r"[1-9]\d{0,4}", text):
+        raise UsageError(f"--proposals is {text!r}", "expected a number of boxes, such as 300, or input")
+    return int(text)
+
+
 def read_classes(path: Path | None) -> list[str] | None:
     """Reads class names from a file, one a line, in label order; None stays None.
 

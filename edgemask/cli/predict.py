@@ -16,10 +16,13 @@ from edgemask.errors import DatasetError, UsageError
 from edgemask.files import creating, write_image
 from edgemask.images import load_image
 from edgemask.progress import progress
+from edgemask.proposals import read_proposals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.console import Console
 
     from edgemask.detections import Detections
@@ -70,6 +73,9 @@ def predict(
     annotations: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Take image ids for --coco from this COCO file.")
     ] = None,
+    proposals: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="COCO results whose boxes a model without RPN scores.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Detect objects in images: annotated pictures, COCO results."""
@@ -80,6 +86,7 @@ def predict(
         files = image_files(images)
         ids = [*range(1, len(files) + 1)] if annotations is None else image_ids(files, annotations)
         pictures = picture_paths(files, output)
+        boxes = [None] * len(files) if proposals is None else read_proposals(proposals, files)
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
         done: list[PredictedImage] = []
@@ -87,9 +94,9 @@ def predict(
         with load(model, device=device) as detector:
             for line in (f"{model} on {detector.device}", *(f"  not on {reason}" for reason in detector.refusals)):
                 note(line)
-            jobs = zip(files, ids, pictures, strict=True)
-            for file, identity, picture in progress(jobs, "predict", len(files)):
-                image, found = _predict_one(detector, file, identity, picture, score)
+            jobs = zip(files, ids, pictures, boxes, strict=True)
+            for file, identity, picture, own in progress(jobs, "predict", len(files)):
+                image, found = _predict_one(detector, file, identity, picture, own, score)
                 done.append(image)
                 if coco is not None:
                     records = found.to_coco(identity, category_ids=detector.spec.category_ids)
@@ -176,11 +183,16 @@ def picture_paths(files: "Sequence[Path]", folder: Path | None) -> list[Path | N
 
 
 def _predict_one(
-    detector: "Detector", file: Path, identity: int, picture: Path | None, score: float
+    detector: "Detector",
+    file: Path,
+    identity: int,
+    picture: Path | None,
+    boxes: "NDArray[np.float32] | None",
+    score: float,
 ) -> tuple[PredictedImage, "Detections"]:
     pixels = load_image(file)
     started = time.perf_counter()
-    found = detector.predict(pixels)
+    found = detector.predict(pixels, proposals=boxes)
     milliseconds = 1000 * (time.perf_counter() - started)
     if picture is not None:
         from edgemask.drawing import draw

@@ -4,13 +4,16 @@ import contextlib
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgemask.canvas import eager_size
 from edgemask.detections import Detections
-from edgemask.errors import ImageError
+from edgemask.errors import ImageError, UsageError
 from edgemask.evaluation import CocoMetrics, coco_metrics, read_truth
 from edgemask.images import load_image
 from edgemask.parity import SCORE_THRESHOLD, TOLERANCES, ParityReport, Tolerance, compare
@@ -109,7 +112,15 @@ def compare_detectors(
     """
     if annotations is not None and tolerance.ap_decides:
         tolerance = replace(tolerance, matched_share=None, mask_iou=None, keypoint_distance=None)
-    run = _Run(candidate, reference.detector, scored=annotations is not None)
+    propose = None
+    if candidate.spec.proposals == "input":
+        propose = getattr(reference.detector, "propose", None)
+        if propose is None:
+            raise UsageError(
+                f"{model} takes its proposals from the caller, and {reference.name} has none to give",
+                "give the PyTorch model as the reference: its RPN makes them",
+            )
+    run = _Run(candidate, reference.detector, propose, scored=annotations is not None)
     parity = compare(
         run.pairs(images),
         tolerance,
@@ -137,6 +148,7 @@ class _Run:
 
     candidate: Predictor
     reference: Predictor
+    propose: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None
     scored: bool
     seconds: list[float] = field(default_factory=list)
     reference_seconds: list[float] = field(default_factory=list)
@@ -152,10 +164,11 @@ class _Run:
             if _exceeds_canvas(image.name, pixels.shape[0], pixels.shape[1], spec):
                 self.excluded.append(image.name)
                 continue
+            boxes = None if self.propose is None else self.propose(pixels)
             started = time.perf_counter()
-            expected = self.reference.predict(pixels)
+            expected = self.reference.predict(pixels, proposals=boxes)
             halfway = time.perf_counter()
-            found = self.candidate.predict(pixels)
+            found = self.candidate.predict(pixels, proposals=boxes)
             self.seconds.append(time.perf_counter() - halfway)
             self.reference_seconds.append(halfway - started)
             if self.scored and image.identity is not None:

@@ -34,8 +34,8 @@ class Predictor(Protocol):
     def device(self) -> str:
         """Where it runs."""
 
-    def predict(self, source: NDArray[np.uint8], /) -> Detections:
-        """Detects on a uint8 [H, W, 3] RGB image."""
+    def predict(self, source: NDArray[np.uint8], /, *, proposals: NDArray[np.float32] | None = None) -> Detections:
+        """Detects on a uint8 [H, W, 3] RGB image, on boxes [N, 4] xyxy of it where the model takes them."""
 
 
 @dataclass(frozen=True, slots=True)

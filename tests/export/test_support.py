@@ -33,15 +33,6 @@ def with_patched_filter(model: MaskRCNN) -> None:
     model.rpn.filter_proposals = lambda *arguments: arguments
 
 
-def with_keypoints(model: MaskRCNN) -> None:
-    model.roi_heads.keypoint_roi_pool = model.roi_heads.mask_roi_pool
-    model.roi_heads.keypoint_head = model.roi_heads.keypoint_predictor = nn.Identity()
-
-
-def without_masks(model: MaskRCNN) -> None:
-    model.roi_heads.mask_roi_pool = model.roi_heads.mask_head = model.roi_heads.mask_predictor = None
-
-
 def with_own_pool(model: MaskRCNN) -> None:
     model.roi_heads.box_roi_pool = nn.Identity()
 
@@ -60,8 +51,6 @@ CHANGES: list[tuple[Callable[[MaskRCNN], Any], str]] = [
     (with_nan, "no numbers"),
     (with_own_heads, "OwnHeads, has its own postprocess_detections"),
     (with_patched_filter, r"its own filter_proposals\(\)"),
-    (with_keypoints, "keypoint head"),
-    (without_masks, "no mask head"),
     (with_own_pool, "box head pools with a Identity"),
     (with_own_coder, "box coder of its RPN"),
 ]

@@ -70,9 +70,9 @@ def test_a_fixed_batch_takes_any_number(
     calls: list[tuple[int, ...]] = []
 
     class Noting(Detector):
-        def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int64]) -> dict[str, Any]:
+        def run(self, images: NDArray[np.float32], *others: Any) -> dict[str, Any]:
             calls.append(images.shape)
-            return super().run(images, image_sizes)
+            return super().run(images, *others)
 
     with Noting(read_model(tmp_path / "m.onnx"), device) as detector:
         found = detector.predict(images)

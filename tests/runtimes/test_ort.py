@@ -151,8 +151,8 @@ def test_a_graph_that_the_library_refuses(tmp_path: Path) -> None:
 def test_a_run_that_fails(model: ModelFile) -> None:
     runtime = OrtCpu(model, "")
     with pytest.raises(DeviceUnavailable, match=r"failed on cpu with images \(2, 3, 64, 64\): .*invalid dimensions"):
-        runtime.run(np.zeros((2, 3, 64, 64), np.float32), SIZES)
-    assert len(runtime.run(IMAGES, SIZES)["boxes"]) == 2
+        runtime.run({"images": np.zeros((2, 3, 64, 64), np.float32), "image_sizes": SIZES})
+    assert len(runtime.run({"images": IMAGES, "image_sizes": SIZES})["boxes"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_errors_of_open_and_run_are_ours(
 
     session.run = fail  # type: ignore[attr-defined]
     with pytest.raises(typed, match="failed on cpu"):
-        runtime.run(IMAGES, SIZES)
+        runtime.run({"images": IMAGES, "image_sizes": SIZES})
     session.__init__ = fail  # type: ignore[method-assign]
     with pytest.raises(typed, match="cannot open"):
         OrtCpu(model, "")

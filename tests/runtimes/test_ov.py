@@ -75,14 +75,14 @@ def test_float32_is_what_it_computes(busy: ModelFile) -> None:
     import openvino
 
     images = noise(0)
-    expected = OrtCpu(busy, "").run(images, SIZES)["maps"].astype(np.float64)
+    expected = OrtCpu(busy, "").run({"images": images, "image_sizes": SIZES})["maps"].astype(np.float64)
 
     def error(maps: NDArray[Any]) -> float:
         return float(np.abs(maps - expected).max() / np.abs(expected).max())
 
     runtime = OpenVino(busy, "CPU")
     assert runtime._compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
-    assert error(runtime.run(images, SIZES)["maps"]) < ROUNDING
+    assert error(runtime.run({"images": images, "image_sizes": SIZES})["maps"]) < ROUNDING
     core = openvino.Core()
     if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         compiled = core.compile_model(core.read_model(busy.data), "CPU", {"PERFORMANCE_HINT": "LATENCY"})
@@ -91,9 +91,9 @@ def test_float32_is_what_it_computes(busy: ModelFile) -> None:
 
 def test_outputs_stay_when_the_model_runs_again(busy: ModelFile) -> None:
     runtime = OpenVino(busy, "CPU")
-    first = runtime.run(noise(1), SIZES)
+    first = runtime.run({"images": noise(1), "image_sizes": SIZES})
     kept = {name: value.copy() for name, value in first.items()}
-    second = runtime.run(noise(2), SIZES)
+    second = runtime.run({"images": noise(2), "image_sizes": SIZES})
     assert not np.array_equal(first["maps"], second["maps"])
     for name, value in first.items():
         np.testing.assert_array_equal(value, kept[name])
@@ -154,7 +154,7 @@ def test_errors_of_open_and_run_are_ours(
     runtime = OpenVino(busy, "CPU")
     runtime._requests.own = SimpleNamespace(infer=fail)
     with pytest.raises(typed, match=rf"failed on openvino:CPU with images \(1, 3, 64, 64\): {raised}"):
-        runtime.run(noise(0), SIZES)
+        runtime.run({"images": noise(0), "image_sizes": SIZES})
     monkeypatch.setattr(openvino, "Core", lambda: SimpleNamespace(read_model=fail))
     with pytest.raises(typed, match=rf"cannot open .*m\.onnx on openvino:CPU: {raised}"):
         OpenVino(busy, "CPU")

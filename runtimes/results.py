@@ -1,0 +1,66 @@
+"""What comes out of a graph: the rows of each image, as detections in pixels of the original."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgemask.canvas import Placement, boxes_to_original
+from edgemask.detections import Detections
+from edgemask.errors import EdgemaskError
+from edgemask.keypoints import decode_heatmaps, keypoints_to_original
+from edgemask.runtimes.runtime import Array
+from edgemask.spec import ModelSpec
+
+_BY_DETECTION = ("boxes", "scores", "labels", "masks", "keypoint_heatmaps")
+
+
+def rows_of(outputs: Mapping[str, Array], index: int, spec: ModelSpec) -> dict[str, Array]:
+    """The graph's outputs of one image of the batch, one row per detection, whether they are flat or padded.
+
+    Args:
+        outputs: by name, as `Detector.run` gives them.
+        index: of the image.
+        spec: of the model.
+    """
+    if spec.outputs == "padded":
+        count = int(outputs["num_detections"][index])
+        return {name: outputs[name][index, :count] for name in _BY_DETECTION if name in outputs}
+    rows = outputs["batch_index"] == index
+    return {name: outputs[name][rows] for name in _BY_DETECTION if name in outputs}
+
+
+def detections_of(
+    outputs: Mapping[str, Array], index: int, placement: Placement, spec: ModelSpec, device: str
+) -> Detections:
+    """The detections of one image of the batch.
+
+    Args:
+        outputs: by name, as `Detector.run` gives them.
+        index: of the image.
+        placement: where the image lies on its canvas.
+        spec: of the model.
+        device: for the message.
+
+    Raises:
+        EdgemaskError: the graph gave something else than numbers.
+    """
+    values = rows_of(outputs, index, spec)
+    broken = [name for name, value in values.items() if not np.isfinite(value).all()]
+    if broken:
+        raise EdgemaskError(
+            f"the model gave {', '.join(broken)} that are not numbers on {device}",
+            "run `edgemask validate` to see where they come from",
+        )
+    keypoints = keypoint_scores = None
+    if "keypoint_heatmaps" in values:
+        keypoints, keypoint_scores = decode_heatmaps(values["keypoint_heatmaps"], values["boxes"])
+        keypoints = keypoints_to_original(keypoints, placement)
+    return Detections(
+        boxes=boxes_to_original(values["boxes"], placement),
+        scores=values["scores"],
+        labels=values["labels"],
+        masks=values.get("masks"),
+        keypoints=keypoints,
+        keypoint_scores=keypoint_scores,
+        image_size=placement.original_size,
+    )
