@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lint format types requirements lowest build clean
+.PHONY: help demo test soak lint format types requirements lowest build clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -24,6 +24,9 @@ demo: $(READY) ## export the sample model, prove it equal, run it on every runti
 # One thread a worker: two workers with a thread pool each fight over the same cores.
 test: $(READY) ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+soak: $(READY) ## run what takes too long for every day: the real networks, 200 sizes
+	@$(BIN)/python -m pytest -m soak tests/soak $(ARGS)
 
 lint: $(READY) ## check style and formatting
 	@$(BIN)/ruff check $(ARGS)

@@ -1,6 +1,5 @@
 """PyTorch models on disk: safetensors with the model's spec inside; foreign state dicts by `weights_only` alone."""
 
-import http.client
 import importlib
 import json
 from collections.abc import Sequence
@@ -9,25 +8,26 @@ from typing import Any
 
 import safetensors.torch
 import torch
-import torchvision
 from safetensors import SafetensorError
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.segmentation._utils import _SimpleSegmentationModel
 
 from edgemask.description import spec_of, state_digest, weights_digest
-from edgemask.errors import DependencyMissing, ModelFileError, UsageError
+from edgemask.errors import ModelFileError, UsageError
 from edgemask.files import creating
-from edgemask.models import BUILDERS, build
+from edgemask.models import BUILDERS, Model, arguments_in, build, class_count_in, fetch, weight_names
 from edgemask.spec import SPEC_KEY, ModelSpec, class_names_without_background
 
 TRAINING_KEY = "edgemask.training"
 _FOREIGN_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 _NAME_ARCHITECTURE = "name the architecture: edgemask export BUILDER --weights FILE --num-classes N"
 _COUNTER = ".num_batches_tracked"  # of batch normalisation, for training alone; frozen layers have none
+_AUXILIARY = "aux_classifier."  # of semantic models, for training alone; predictions do without
 
 
 def save_checkpoint(
     path: str | Path,
-    model: GeneralizedRCNN,
+    model: Model,
     spec: ModelSpec,
     *,
     half: bool = False,
@@ -45,7 +45,8 @@ def save_checkpoint(
     Raises:
         OutputError: the file cannot be written.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # Copies, since safetensors takes no tensor twice, and a layer that two parts share has two names.
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     loaded = state
     if half:
         loaded = {name: _rounded(tensor) for name, tensor in state.items()}
@@ -68,7 +69,7 @@ def _rounded(tensor: torch.Tensor) -> torch.Tensor:
     return _halved(tensor).to(tensor.dtype)
 
 
-def load_checkpoint(path: str | Path) -> tuple[GeneralizedRCNN, ModelSpec]:
+def load_checkpoint(path: str | Path) -> tuple[Model, ModelSpec]:
     """Reads a checkpoint that `save_checkpoint` wrote.
 
     Returns:
@@ -120,19 +121,23 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
-def load_state(model: GeneralizedRCNN, state: dict[str, torch.Tensor], path: str | Path) -> None:
+def load_state(model: Model, state: dict[str, torch.Tensor], path: str | Path) -> None:
     """Loads weights that must fit the model exactly; float16 weights become float32.
 
     Args:
-        model: gets the weights. Frozen and trainable batch normalisation take each other's weights.
+        model: gets the weights. Frozen and trainable batch normalisation take each other's weights; the second
+            classifier of a semantic model may be missing on either side.
         state: the weights by name.
         path: where they come from, for the message.
 
     Raises:
-        ModelFileError: names or shapes differ; says how many and shows one.
+        ModelFileError: names or shapes differ; says how many and shows one. Or a layer that two parts of the model
+            share has two values.
     """
     expected = _shapes(model.state_dict())
     received = _shapes(state)
+    if not all(any(str(name).startswith(_AUXILIARY) for name in names) for names in (expected, received)):
+        expected, received = _without_auxiliary(expected), _without_auxiliary(received)
     wrong = [name for name in expected if expected[name] != received.get(name)]
     wrong += [name for name in received if name not in expected]
     if wrong:
@@ -142,7 +147,24 @@ def load_state(model: GeneralizedRCNN, state: dict[str, torch.Tensor], path: str
             f"for example {first}: expected {expected.get(first, 'none')}, got {received.get(first, 'none')}",
             "check the builder, the number of classes and the builder's arguments",
         )
+    _check_shared(model, state, path)
     model.load_state_dict(state, strict=False)
+
+
+def _check_shared(model: Model, state: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Refuses a second value for the same weights: the model would keep one of them."""
+    first_names: dict[torch.Tensor, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first = first_names.setdefault(parameter, name)
+        if first != name and not torch.equal(state[first], state[name]):
+            raise ModelFileError(
+                f"the weights in {path} are for another architecture: {first} and {name} differ, here they are one",
+                "load them into the model that they were taken from: package.module:function",
+            )
+
+
+def _without_auxiliary(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {name: shape for name, shape in shapes.items() if not str(name).startswith(_AUXILIARY)}
 
 
 def _shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
@@ -155,14 +177,15 @@ def load_model(
     weights: str | Path | None = None,
     class_names: Sequence[str] | None = None,
     num_classes: int | None = None,
-) -> tuple[GeneralizedRCNN, ModelSpec]:
+) -> tuple[Model, ModelSpec]:
     """Gets a trained model by the way a user names one.
 
     Args:
         source: a checkpoint of ours, a builder name, or `package.module:function` (called without arguments).
-        weights: for the latter two, a file, or for a builder a name from torchvision's enum such as `COCO_V1`.
+        weights: for the latter two, a file, or for a builder one of `weight_names`, such as `COCO_V1`.
         class_names: names of labels 1 … C-1.
-        num_classes: classes with the background, for a builder; taken from `class_names` where those are given.
+        num_classes: classes with the background, for a builder; left out, as many as there are names, else as the
+            weights are for.
 
     Raises:
         UsageError: nothing of that name, no weights for a builder, or another number of classes than the model has.
@@ -195,42 +218,29 @@ def load_model(
 
 def _load_builder(
     name: str, weights: str | Path | None, class_names: Sequence[str] | None, num_classes: int | None
-) -> tuple[GeneralizedRCNN, ModelSpec]:
+) -> tuple[Model, ModelSpec]:
     if weights is None:
         raise UsageError(
             f"builder {name} without weights would export random numbers",
-            "add --weights FILE, or --weights COCO_V1 where torchvision has such weights",
+            "add " + " or ".join(f"--weights {choice}" for choice in ("FILE", *weight_names(name))),
         )
     if not Path(weights).exists() and str(weights).isidentifier():
-        return _load_torchvision(name, str(weights), class_names)
-    if num_classes is None:
-        if class_names is None:
-            raise UsageError(f"builder {name} needs the number of classes", "add --classes FILE or --num-classes N")
+        model, categories = fetch(name, str(weights))
+        return model, spec_of(model, class_names=class_names or categories, builder=name)
+    state = read_state(weights)
+    if num_classes is None and class_names is not None:
         num_classes = len(class_names_without_background(class_names)) + 1
-    model = build(name, num_classes)
-    load_state(model, read_state(weights), weights)
-    return model, spec_of(model, class_names=class_names, builder=name)
+    if num_classes is None:
+        num_classes = class_count_in(state)
+    if num_classes is None:
+        raise UsageError(f"{weights} does not tell the number of classes", "add --classes FILE or --num-classes N")
+    arguments = arguments_in(state, name)
+    model = build(name, num_classes, **arguments)
+    load_state(model, state, weights)
+    return model, spec_of(model, class_names=class_names, builder=name, builder_arguments=arguments)
 
 
-def _load_torchvision(name: str, weights: str, class_names: Sequence[str] | None) -> tuple[GeneralizedRCNN, ModelSpec]:
-    try:
-        entry = torchvision.models.get_model_weights(name)[weights]
-    except (ValueError, KeyError) as error:
-        raise UsageError(
-            f"{weights!r} is neither a file nor weights that torchvision has for {name}", "check the name or the path"
-        ) from error
-    try:
-        model = torchvision.models.get_model(name, weights=entry)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise DependencyMissing(
-            f"cannot fetch {weights} of {name}: {error}",
-            f"download {Path(entry.url).name} elsewhere and put it into {Path(torch.hub.get_dir()) / 'checkpoints'}",
-        ) from error
-    categories = entry.meta["categories"]
-    return model, spec_of(model, class_names=class_names or categories, builder=name)
-
-
-def _call(source: str) -> GeneralizedRCNN:
+def _call(source: str) -> Model:
     module_name, _, function_name = source.partition(":")
     try:
         model = getattr(importlib.import_module(module_name), function_name)()
@@ -238,8 +248,11 @@ def _call(source: str) -> GeneralizedRCNN:
         raise UsageError(
             f"cannot call {source}: {type(error).__name__}: {error}", "expected package.module:function"
         ) from error
-    if not isinstance(model, GeneralizedRCNN):
-        raise UsageError(f"{source} returned a {type(model).__name__}", "expected an instance of a torchvision R-CNN")
+    if not isinstance(model, GeneralizedRCNN | _SimpleSegmentationModel):
+        raise UsageError(
+            f"{source} returned a {type(model).__name__}",
+            "expected an instance of a torchvision R-CNN, or of its FCN or DeepLabV3",
+        )
     return model
 
 

@@ -1,12 +1,9 @@
 """Checkpoints: weights and spec in one file, and nothing in a stranger's file is executed."""
 
-import http.client
 import io
 import json
 import os
 import pickle
-import socket
-import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,13 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-import torchvision
+from families import FAMILIES
 from narrow import ARGUMENTS, BUILDER, narrow_model
 from test_files import full_disk
-from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection import KeypointRCNN, MaskRCNN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from edgemask.checkpoints import (
@@ -30,7 +30,8 @@ from edgemask.checkpoints import (
     save_checkpoint,
 )
 from edgemask.description import spec_of, weights_digest
-from edgemask.errors import DependencyMissing, ModelFileError, OutputError, UsageError
+from edgemask.errors import ModelFileError, OutputError, UsageError
+from edgemask.models import BUILDERS, compact_resnet
 from edgemask.spec import SPEC_KEY, ModelSpec
 
 NAMES = ("dot", "line")
@@ -72,75 +73,6 @@ class Planted:
         return os.mkdir, (str(self.path),)
 
 
-def test_spec_says_what_the_model_is(model: MaskRCNN) -> None:
-    spec = narrow_spec(model)
-    assert spec.tasks == ("boxes", "masks")
-    assert spec.class_names == NAMES
-    assert spec.category_ids == (7, 9)
-    assert (spec.min_size, spec.max_size, spec.fixed_size) == (96, 192, None)
-    assert spec.image_mean == tuple(model.transform.image_mean)
-    assert spec.image_std == tuple(model.transform.image_std)
-    assert (spec.score_threshold, spec.nms_threshold, spec.max_detections) == (0.05, 0.5, 100)
-    assert spec.mask_size == 28
-    assert spec.versions["torchvision"] == torchvision.__version__
-    assert spec.source_sha256 == weights_digest(model)
-
-
-def test_spec_of_other_settings() -> None:
-    settings = {"box_score_thresh": 0.2, "box_nms_thresh": 0.4, "box_detections_per_img": 9, "fixed_size": (96, 64)}
-    settings |= {"image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 2.0, 3.0], "size_divisible": 64}
-    spec = spec_of(narrow_model(**settings), class_names=["__background__", *NAMES])
-    assert (spec.score_threshold, spec.nms_threshold, spec.max_detections) == (0.2, 0.4, 9)
-    assert spec.fixed_size == (64, 96), "torchvision says width first"
-    assert (spec.image_mean, spec.image_std, spec.size_divisible) == ((0.1, 0.2, 0.3), (1, 2, 3), 64)
-    assert spec.class_names == NAMES
-    assert spec.category_ids == (1, 2)
-
-
-def test_spec_without_masks(model: MaskRCNN) -> None:
-    boxes = narrow_model(seed=1)
-    boxes.roi_heads.mask_roi_pool = boxes.roi_heads.mask_head = boxes.roi_heads.mask_predictor = None
-    spec = spec_of(boxes)
-    assert (spec.tasks, spec.mask_size) == (("boxes",), None)
-    assert spec.class_names == ("class_1", "class_2")
-
-
-def test_spec_of_leaves_the_model_as_it_is() -> None:
-    model = narrow_model().train()
-    frozen = model.roi_heads.mask_head[0]
-    frozen.eval()
-    before = weights_digest(model)
-    spec_of(model)
-    assert model.roi_heads.mask_head.training
-    assert not frozen.training, "each layer keeps its own mode"
-    assert weights_digest(model) == before
-
-
-def test_spec_of_another_number_of_classes(model: MaskRCNN) -> None:
-    with pytest.raises(UsageError, match="3 class names for a model of 2 classes"):
-        spec_of(model, class_names=["a", "b", "c"])
-
-
-def test_spec_of_a_predictor_without_scores() -> None:
-    model = narrow_model()
-    model.roi_heads.box_predictor = torch.nn.Identity()
-    with pytest.raises(UsageError, match="number of classes of Identity"):
-        spec_of(model)
-
-
-def test_digest_depends_on_values_names_and_types(model: MaskRCNN) -> None:
-    digest = weights_digest(model)
-    assert digest == weights_digest(narrow_model(seed=1))
-    changed = narrow_model(seed=1)
-    with torch.no_grad():
-        changed.rpn.head.cls_logits.bias[0] += 1e-6
-    assert weights_digest(changed) != digest
-    assert weights_digest(narrow_model(seed=1).bfloat16()) != digest, "numpy has no bfloat16"
-    one, other = torch.nn.Linear(1, 2), torch.nn.ModuleDict({"part": torch.nn.Linear(1, 2)})
-    other["part"].load_state_dict(one.state_dict())
-    assert weights_digest(one) != weights_digest(other)
-
-
 def test_round_trip(model: MaskRCNN, checkpoint: Path) -> None:
     loaded, spec = load_checkpoint(checkpoint)
     assert_same_weights(loaded, model)
@@ -176,6 +108,68 @@ def test_how_the_weights_came_to_be_is_kept(model: MaskRCNN, tmp_path: Path) -> 
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, model, narrow_spec(model), training={"steps": 5, "loss": 0.5})
     assert json.loads(metadata_of(path)[TRAINING_KEY]) == {"steps": 5, "loss": 0.5}
+
+
+@pytest.fixture
+def families(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The narrow families are builders by their names."""
+    for name, family in FAMILIES.items():
+        monkeypatch.setitem(BUILDERS, name, lambda _classes, family=family: family.build())  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("families")
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_round_trip_of_every_family(tmp_path: Path, name: str, half: bool) -> None:
+    """C4 shares a layer between its heads, and it has two names in the file."""
+    model: Any = FAMILIES[name].build()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.copy_((value + 0.125).half())
+    spec = spec_of(model, builder=name)
+    save_checkpoint(tmp_path / "model.safetensors", model, spec, half=half)
+    loaded, found = load_checkpoint(tmp_path / "model.safetensors")
+    assert_same_weights(loaded, model)
+    assert found == spec
+
+
+def test_a_shared_layer_with_two_values() -> None:
+    model: Any = FAMILIES["mask_c4"].build()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    load_state(FAMILIES["mask_c4"].build(), state, "tied.pth")
+    name = "roi_heads.mask_head.0.conv1.weight"
+    state[name] += 1
+    before = weights_digest(model)
+    with pytest.raises(ModelFileError, match=rf"roi_heads\.box_head\.0\.0\.conv1\.weight and {name} differ"):
+        load_state(model, state, "untied.pth")
+    assert weights_digest(model) == before, "nothing was loaded"
+
+
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize("theirs", [True, False])
+def test_the_second_classifier_may_be_missing(ours: bool, theirs: bool) -> None:
+    """Of a semantic model, for training alone."""
+    source, model = (FAMILIES["semantic_fcn"].build() for _ in range(2))
+    with torch.no_grad():
+        for value in source.parameters():
+            value.add_(0.5)
+    state = source.state_dict()
+    if not theirs:
+        state = {name: value for name, value in state.items() if not name.startswith("aux_classifier.")}
+    if not ours:
+        model.aux_classifier = None  # type: ignore[assignment]
+    load_state(model, dict(state), "weights.pth")
+    for name, value in model.state_dict().items():
+        if name in state:
+            assert torch.equal(value, state[name]), name
+
+
+def test_a_second_classifier_of_other_classes() -> None:
+    model = FAMILIES["semantic_fcn"].build()
+    state = model.state_dict()
+    state["aux_classifier.4.bias"] = torch.zeros(21)
+    with pytest.raises(ModelFileError, match=r": 1 tensors differ, .* aux_classifier\.4\.bias: expected \(6,\)"):
+        load_state(model, dict(state), "other.pth")
 
 
 def test_full_disk(model: MaskRCNN, checkpoint: Path, tmp_path: Path) -> None:
@@ -360,10 +354,18 @@ def test_a_checkpoint_has_its_own_weights_and_classes(checkpoint: Path) -> None:
         load_model(str(checkpoint), class_names=["one"])
 
 
-def test_a_builder_without_weights() -> None:
+@pytest.mark.parametrize(
+    ("builder", "remedy"),
+    [
+        (BUILDER, "add --weights FILE"),
+        ("maskrcnn_resnet50_fpn", "add --weights FILE or --weights COCO_V1"),
+        ("fcn_resnet50", "add --weights FILE or --weights COCO_WITH_VOC_LABELS_V1"),
+    ],
+)
+def test_a_builder_without_weights(builder: str, remedy: str) -> None:
     with pytest.raises(UsageError, match="without weights would export random numbers") as caught:
-        load_model(BUILDER, num_classes=3)
-    assert "--weights" in (caught.value.remedy or "")
+        load_model(builder, num_classes=3)
+    assert caught.value.remedy == remedy
 
 
 def test_a_builder_with_a_file(tmp_path: Path) -> None:
@@ -378,60 +380,59 @@ def test_a_builder_with_a_file(tmp_path: Path) -> None:
             assert_same_weights(loaded, model)
             assert spec.builder == "narrow"
             assert len(spec.class_names) == 2
-        with pytest.raises(UsageError, match="needs the number of classes"):
-            load_model("narrow", weights=tmp_path / "weights.pth")
+        _, spec = load_model("narrow", weights=tmp_path / "weights.pth")
+        assert spec.class_names == ("class_1", "class_2"), "as many as the weights are for"
+        torch.save({}, tmp_path / "empty.pth")
+        with pytest.raises(UsageError, match=r"empty\.pth does not tell the number of classes") as caught:
+            load_model("narrow", weights=tmp_path / "empty.pth")
+        assert "--num-classes" in (caught.value.remedy or "")
         with pytest.raises(ModelFileError, match="another architecture"):
             load_model("narrow", weights=tmp_path / "weights.pth", num_classes=5)
         with pytest.raises(ModelFileError, match="cannot read"):
             load_model("narrow", weights=tmp_path / "nowhere.pth", num_classes=3)
 
 
-@pytest.mark.parametrize("builder", [BUILDER, "maskrcnn_resnet50_fpn"])
-def test_weights_that_torchvision_does_not_have(builder: str) -> None:
-    with pytest.raises(UsageError, match="'COCO_V9' is neither a file nor weights"):
-        load_model(builder, weights="COCO_V9")
+def narrow_keypoints(num_classes: int, *, num_keypoints: int = 17) -> KeypointRCNN:
+    layers = {f"layer{number}": str(number - 1) for number in range(1, 5)}
+    return KeypointRCNN(
+        BackboneWithFPN(compact_resnet((8, 8, 8, 8)), layers, [8] * 4, out_channels=16),
+        box_head=TwoMLPHead(16 * 7**2, 16),
+        box_predictor=FastRCNNPredictor(16, num_classes),
+        keypoint_head=KeypointRCNNHeads(16, (16,)),
+        keypoint_predictor=KeypointRCNNPredictor(16, num_keypoints),
+    )
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        urllib.error.URLError("no route to host"),
-        RuntimeError("invalid hash value"),
-        RuntimeError("network connection to ('192.0.2.1', 443) within a test"),
-        http.client.IncompleteRead(b"half"),
-        TimeoutError("timed out"),
-    ],
-)
-def test_torchvisions_weights_without_network(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def unreachable(*_: Any, **__: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(torchvision.models, "get_model", unreachable)
-    with pytest.raises(DependencyMissing, match="cannot fetch COCO_V1 of maskrcnn_resnet50_fpn_v2") as caught:
-        load_model("maskrcnn_resnet50_fpn_v2", weights="COCO_V1")
-    assert "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth" in (caught.value.remedy or "")
+@pytest.mark.parametrize("count", [5, 17])
+def test_the_number_of_keypoints_is_read_off_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int
+) -> None:
+    monkeypatch.setitem(BUILDERS, "keypoints", narrow_keypoints)  # type: ignore[arg-type]
+    model = narrow_keypoints(3, num_keypoints=count)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    loaded, spec = load_model("keypoints", weights=tmp_path / "weights.pth")
+    assert_same_weights(loaded, model)
+    assert (spec.tasks, spec.num_keypoints) == (("boxes", "keypoints"), count)
+    assert (len(spec.class_names), spec.builder_arguments) == (2, {"num_keypoints": count})
+    save_checkpoint(tmp_path / "model.safetensors", loaded, spec)
+    again, _ = load_checkpoint(tmp_path / "model.safetensors")
+    assert_same_weights(again, model)
 
 
-def test_torchvisions_weights_are_really_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The whole way through torchvision, down to a name that cannot be resolved."""
-
-    def unknown(*_: Any, **__: Any) -> None:
-        raise socket.gaierror("Temporary failure in name resolution")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with torch.device("meta"), pytest.raises(DependencyMissing, match="name resolution") as caught:
-        load_model("maskrcnn_resnet50_fpn", weights="COCO_V1")
-    assert f"fpn_coco-bf2d0c1e.pth elsewhere and put it into {tmp_path}" in (caught.value.remedy or "")
+def test_keypoints_where_the_builder_has_none(tmp_path: Path) -> None:
+    torch.save(narrow_keypoints(3).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(ModelFileError, match="another architecture"):
+        load_model(BUILDER, weights=tmp_path / "weights.pth")
 
 
-def test_torchvisions_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision.models, "get_model", lambda *_, **__: narrow_model(91))
-    _, spec = load_model("maskrcnn_resnet50_fpn", weights="COCO_V1")
-    assert spec.label_name(1) == "person"
-    assert spec.label_name(90) == "toothbrush"
-    assert spec.category_ids == tuple(range(1, 91))
-    assert spec.builder == "maskrcnn_resnet50_fpn"
+@pytest.mark.usefixtures("families")
+@pytest.mark.parametrize("name", ["semantic_fcn", "semantic_deeplab"])
+def test_a_semantic_builder_with_a_file(tmp_path: Path, name: str) -> None:
+    model = FAMILIES[name].build()
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    loaded, spec = load_model(name, weights=tmp_path / "weights.pth")
+    assert_same_weights(loaded, model)
+    assert (spec.tasks, len(spec.class_names), spec.builder) == (("semantic",), 5, name)
 
 
 @pytest.fixture
@@ -441,6 +442,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "from narrow import narrow_model\n"
         "def make(): return narrow_model(3, seed=6).train()\n"
         "def number(): return 5\n"
+        "def semantic(): from families import FAMILIES; return FAMILIES['semantic_fcn'].build().train()\n"
+        "def other(): from torchvision.models.segmentation import LRASPP; return LRASPP.__new__(LRASPP)\n"
         "def fails(): raise KeyError('anchors')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -460,10 +463,18 @@ def test_a_function_of_the_user(package: str, model: MaskRCNN, checkpoint: Path,
         assert spec.source_sha256 == weights_digest(model)
 
 
+def test_a_semantic_model_of_the_user(package: str) -> None:
+    made, spec = load_model(f"{package}:semantic", class_names=list("abcde"))
+    assert_same_weights(made, FAMILIES["semantic_fcn"].build())
+    assert not made.training
+    assert (spec.tasks, spec.class_names) == (("semantic",), tuple("abcde"))
+
+
 @pytest.mark.parametrize(
     ("source", "shown"),
     [
         ("{}:number", "returned a int"),
+        ("{}:other", "returned a LRASPP"),
         ("{}:fails", "KeyError: 'anchors'"),
         ("{}:missing", "AttributeError"),
         ("nowhere.at_all:make", "ModuleNotFoundError"),

@@ -1,21 +1,13 @@
-"""Builders of PyTorch models by name: torchvision's own, and compact ones whose FPN and heads are narrow.
+"""A narrow Mask R-CNN of our own for edge devices."""
 
-Every builder gives a torchvision detection model, untrained; weights come from `edgemask.checkpoints`.
-"""
-
-import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torchvision
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
 from torchvision.models.resnet import BasicBlock
@@ -24,13 +16,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.misc import Conv2dNormActivation
 
 from edgemask.checks import several, whole
-from edgemask.errors import UsageError
 
-Builder = Callable[..., GeneralizedRCNN]
-TORCHVISION_BUILDERS = ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")
 _WIDTH = whole(1, 1024)  # a checkpoint from a stranger must not choose how much memory is taken
 _PIXELS = whole(1, 16_384)
-_SETTINGS = {*inspect.signature(MaskRCNN).parameters, "fixed_size", "size_divisible"} - {"backbone", "kwargs"}
 
 
 def compact_resnet(widths: Sequence[int]) -> nn.Sequential:
@@ -115,60 +103,3 @@ def maskrcnn_compact_fpn(
         mask_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], 14, 2),
         **(defaults | settings),
     )
-
-
-def _torchvision(name: str, num_classes: int, **settings: Any) -> GeneralizedRCNN:
-    model: GeneralizedRCNN = torchvision.models.get_model(
-        name, weights=None, weights_backbone=None, num_classes=num_classes, **settings
-    )
-    return model
-
-
-BUILDERS: Mapping[str, Builder] = {
-    "maskrcnn_compact_fpn": maskrcnn_compact_fpn,
-    **{name: partial(_torchvision, name) for name in TORCHVISION_BUILDERS},
-}
-
-
-def build(name: str, num_classes: int, /, **arguments: Any) -> GeneralizedRCNN:
-    """Builds an untrained model in evaluation mode.
-
-    Args:
-        name: a key of `BUILDERS`.
-        num_classes: classes with the background, at least 2.
-        arguments: passed to the builder.
-
-    Raises:
-        UsageError: unknown name, or an argument that the builder does not take.
-    """
-    if name not in BUILDERS:
-        raise UsageError(f"there is no builder named {name!r}", f"the builders are: {', '.join(sorted(BUILDERS))}")
-    if num_classes < 2:
-        raise UsageError(f"{num_classes} classes leave nothing to detect", "num_classes counts the background too")
-    known = argument_names(name)
-    if unknown := sorted(arguments.keys() - known):
-        raise UsageError(f"builder {name} has no argument {', '.join(unknown)}", f"it takes: {', '.join(known)}")
-    try:
-        model = BUILDERS[name](num_classes, **arguments)
-    except (TypeError, ValueError) as error:  # UsageError among them
-        raise UsageError(f"builder {name} refused its arguments: {error}", "see the builder's documentation") from error
-    return model.eval()
-
-
-def argument_names(name: str) -> list[str]:
-    """Names of what a builder takes besides the number of classes, in alphabetical order.
-
-    torchvision's own check lets unknown names through, and with them every slip of the pen.
-    """
-    own = inspect.signature(BUILDERS[name]).parameters
-    return sorted({*own, *_SETTINGS} - {"num_classes", "settings"})
-
-
-def parameter_count(model: nn.Module) -> int:
-    """Number of trainable and frozen parameters, buffers left out."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def prediction_device() -> torch.device:
-    """The GPU if PyTorch can use one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
