@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgemask.errors import DependencyMissing, ModelFileError
+from edgemask.errors import DependencyMissing, ModelFileError, UsageError
 from edgemask.spec import DIGEST_KEY, SPEC_KEY, ModelSpec
+from edgemask.tensorrt import JETPACK_NOTES, SOURCE, NodeCheck, check_tensorrt
 
 if TYPE_CHECKING:
     import onnx
@@ -20,6 +21,34 @@ class TensorInfo:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+
+
+TARGETS = ("tensorrt",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetCheck:
+    """What another engine's parser would make of a graph, as far as its documents tell.
+
+    Attributes:
+        target: the engine, one of `TARGETS`.
+        source: what the graph was held against.
+        operators: how many nodes of each operator run, are restricted, are refused; the most refused first. Nodes
+            inside local functions count at every call.
+        nodes: those restricted or refused, in the graph's order.
+        notes: what holds for devices and releases.
+    """
+
+    target: str
+    source: str
+    operators: dict[str, dict[str, int]]
+    nodes: tuple[NodeCheck, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def refused(self) -> tuple[NodeCheck, ...]:
+        """The nodes that would not run."""
+        return tuple(check for check in self.nodes if check.verdict == "refused")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +72,7 @@ class Inspection:
         stages: how many of each stage, in the graph's order; a node's name starts with its stage.
         functions: operators inside each local function.
         parameters: numbers stored as weights and constants.
+        target: what was asked about another engine; None where nothing was.
     """
 
     path: str
@@ -61,18 +91,23 @@ class Inspection:
     stages: dict[str, int]
     functions: dict[str, int]
     parameters: int
+    target: TargetCheck | None = None
 
 
-def inspect_model(path: str | Path) -> Inspection:
+def inspect_model(path: str | Path, target: str | None = None) -> Inspection:
     """Reads a model file without running it; a file that was changed since it was written is described too.
 
     Args:
         path: an ONNX file written by edgemask.
+        target: an engine of `TARGETS`, to be asked which nodes it would take; its documents answer, not itself.
 
     Raises:
+        UsageError: another target.
         ModelFileError: no such file, no ONNX, or nothing of edgemask in it.
         DependencyMissing: onnx is not installed.
     """
+    if target is not None and target not in TARGETS:
+        raise UsageError(f"nothing is known of the target {target!r}", f"expected {' or '.join(TARGETS)}")
     try:
         from edgemask.runtimes.modelfile import read_model
     except ImportError as error:
@@ -101,6 +136,22 @@ def inspect_model(path: str | Path) -> Inspection:
         stages=_counted(node.name.partition("/")[0] or "unnamed" for node in graph.node),
         functions={f"{function.domain}.{function.name}": len(function.node) for function in model.functions},
         parameters=sum(_size(tensor) for tensor in graph.initializer),
+        target=None if target is None else _check_target(model, target),
+    )
+
+
+def _check_target(model: "onnx.ModelProto", target: str) -> TargetCheck:
+    checks = check_tensorrt(model)
+    operators: dict[str, dict[str, int]] = {}
+    for check in checks:
+        operators.setdefault(check.operator, {"runs": 0, "restricted": 0, "refused": 0})[check.verdict] += 1
+    order = sorted(operators.items(), key=lambda item: (-item[1]["refused"], -item[1]["restricted"], item[0]))
+    return TargetCheck(
+        target=target,
+        source=SOURCE,
+        operators=dict(order),
+        nodes=tuple(check for check in checks if check.verdict != "runs"),
+        notes=JETPACK_NOTES,
     )
 
 

@@ -36,7 +36,7 @@ def roi_align_attributes(levels: int, **changes: Any) -> dict[str, Any]:
     }
 
 
-def roi_align_model(attributes: Mapping[str, Any]) -> onnx.ModelProto:
+def roi_align_model(attributes: Mapping[str, Any], *, static: bool = False) -> onnx.ModelProto:
     levels = len(attributes["spatial_scales"])
     inputs: dict[str, list[int | str]] = {
         f"level_{level}": ["B", "C", f"H{level}", f"W{level}"] for level in range(levels)
@@ -47,6 +47,7 @@ def roi_align_model(attributes: Mapping[str, Any]) -> onnx.ModelProto:
         {**inputs, "rois": ["R", 5]},
         (TensorProto.FLOAT, output),
         attributes,
+        static=static,
     )
 
 
@@ -60,6 +61,8 @@ def _model(
     inputs: Mapping[str, Sequence[int | str]],
     output: tuple[int, Sequence[int | str]],
     attributes: Mapping[str, Any],
+    *,
+    static: bool = False,
 ) -> onnx.ModelProto:
     node = helper.make_node(op_type, list(inputs), ["output"], domain=DOMAIN, **attributes)
     graph = helper.make_graph(
@@ -70,7 +73,7 @@ def _model(
     )
     opsets = [helper.make_opsetid("", BODY_OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=MIN_IR_VERSION)
-    model.functions.extend(local_functions(model))
+    model.functions.extend(local_functions(model, static))
     return model
 
 

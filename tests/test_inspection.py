@@ -1,12 +1,15 @@
+import json
 from pathlib import Path
 
 import onnx
 import pytest
 from toy_model import SPEC, toy_proto, write_toy
 
-from edgemask.errors import ModelFileError
+from edgemask.cli import main
+from edgemask.errors import ModelFileError, UsageError
 from edgemask.inspection import TensorInfo, inspect_model
 from edgemask.runtimes import read_model
+from edgemask.tensorrt import JETPACK_NOTES
 
 
 @pytest.fixture
@@ -75,3 +78,57 @@ def test_what_cannot_be_described_is_refused(toy: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ModelFileError, match=words):
             inspect_model(path)
+
+
+def with_determinant(tmp_path: Path) -> Path:
+    """The toy with a node that TensorRT's table does not have."""
+    from edgemask.runtimes import write_model
+
+    model = toy_proto()
+    model.graph.node.append(onnx.helper.make_node("Det", ["images"], ["unused"], "stage/Det"))
+    write_model(model, SPEC, tmp_path / "refused.onnx")
+    return tmp_path / "refused.onnx"
+
+
+def test_another_engine_is_asked_only_when_named(toy: Path) -> None:
+    assert inspect_model(toy).target is None
+    target = inspect_model(toy, target="tensorrt").target
+    assert target is not None
+    assert target.target == "tensorrt"
+    assert "unverified" in target.source
+    assert target.operators == {
+        "Add": {"runs": 5, "restricted": 0, "refused": 0},
+        "Cast": {"runs": 6, "restricted": 0, "refused": 0},
+        "Mul": {"runs": 2, "restricted": 0, "refused": 0},
+        "ReduceMax": {"runs": 2, "restricted": 0, "refused": 0},
+    }
+    assert (target.nodes, target.refused, target.notes) == ((), (), JETPACK_NOTES)
+    with pytest.raises(UsageError, match="nothing is known of the target 'trt'"):
+        inspect_model(toy, target="trt")
+
+
+def test_what_an_engine_would_refuse_comes_first(tmp_path: Path) -> None:
+    target = inspect_model(with_determinant(tmp_path), target="tensorrt").target
+    assert target is not None
+    assert next(iter(target.operators)) == "Det"
+    assert [(check.node, check.operator) for check in target.refused] == [("stage/Det", "Det")]
+
+
+def test_command_with_a_target(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(toy), "--target", "tensorrt"]) == 0
+    text = capsys.readouterr().out
+    assert "No node is known to be refused by tensorrt." in text
+    assert all(f"- {note}" in text for note in JETPACK_NOTES)
+    assert main(["inspect", str(toy)]) == 0
+    assert "JetPack" not in capsys.readouterr().out
+    refused = str(with_determinant(tmp_path))
+    assert main(["inspect", refused]) == 0
+    capsys.readouterr()
+    assert main(["inspect", refused, "--target", "tensorrt"]) == 1
+    assert "stage/Det" in capsys.readouterr().out
+    assert main(["inspect", refused, "--target", "tensorrt", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["sound"]
+    assert [check["node"] for check in found["target"]["refused"]] == ["stage/Det"]
+    assert main(["inspect", refused, "--target", "trt"]) == 2
+    assert "expected tensorrt" in capsys.readouterr().err

@@ -1,6 +1,9 @@
 """`edgemask inspect`."""
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from edgemask.cli.answers import answer, facts, working
 from edgemask.cli.options import AsJson, ModelFile
@@ -9,23 +12,28 @@ from edgemask.report import table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgemask.inspection import Inspection, TensorInfo
+    from edgemask.inspection import Inspection, TargetCheck, TensorInfo
 
-EXAMPLE = "Example: edgemask inspect model.onnx"
+EXAMPLE = "Example: edgemask inspect model.onnx --target tensorrt"
+
+Target = Annotated[
+    str | None,
+    typer.Option(help="Also hold each node against what the documents of this engine say.", metavar="tensorrt"),
+]
 
 
-def inspect(model: ModelFile, as_json: AsJson = False) -> None:
+def inspect(model: ModelFile, target: Target = None, as_json: AsJson = False) -> None:
     """Show what is in a model file, and whether it is sound."""
     with working("inspect", "cpu"):
         from edgemask.inspection import inspect_model
 
-        found = inspect_model(model)
+        found = inspect_model(model, target)
     answer(
         found,
         as_json=as_json,
         show=lambda console: _show(console, found),
         following=[["edgemask", "predict", model, "IMAGE", "-o", "DIR"]] if found.sound else [],
-        passed=found.sound,
+        passed=found.sound and not (found.target and found.target.refused),
     )
 
 
@@ -60,6 +68,28 @@ def _show(console: "Console", found: "Inspection") -> None:
         if counts:
             console.print(table(title, [{column: name, "nodes": count} for name, count in counts.items()]))
             console.print()
+    if found.target is not None:
+        _show_target(console, found.target)
+
+
+def _show_target(console: "Console", check: "TargetCheck") -> None:
+    operators = [{"operator": name, **counts} for name, counts in check.operators.items()]
+    refused = [{"node": node.node, "operator": node.operator, "why": node.reason} for node in check.refused]
+    restricted = Counter((node.operator, node.reason) for node in check.nodes if node.verdict == "restricted")
+    conditions = [{"operator": name, "nodes": count, "on condition": why} for (name, why), count in restricted.items()]
+    for title, rows in (
+        (f"On {check.target}, by operator ({check.source})", operators),
+        ("Refused", refused),
+        ("Restricted", conditions),
+    ):
+        if rows:
+            console.print(table(title, rows))
+            console.print()
+    if not refused:
+        console.print(f"No node is known to be refused by {check.target}.\n")
+    for text in check.notes:
+        console.print(f"- {text}", soft_wrap=True)
+    console.print()
 
 
 def _resize(found: "Inspection") -> str:

@@ -15,6 +15,7 @@ RUNTIMES = [
     pytest.param(op_forms.on_onnxruntime, id="onnxruntime"),
     pytest.param(op_forms.on_openvino, id="openvino", marks=pytest.mark.openvino),
 ]
+STATIC = pytest.mark.parametrize("static", [False, True], ids=["sorted", "static"])
 CASES_PER_ATTRIBUTES = 100
 
 # 10 sets of attributes for each op, 100 cases for each set: 2,000 cases in every form.
@@ -127,17 +128,26 @@ def test_roi_align_of_torch(attributes: dict[str, Any]) -> None:
     [
         op_forms.roi_align_in_torch,
         lambda attributes: op_forms.on_onnxruntime(op_forms.roi_align_model(attributes)),
+        lambda attributes: op_forms.on_onnxruntime(op_forms.roi_align_model(attributes, static=True)),
     ],
 )
 def test_half_pixel_adaptive(make: Callable[[dict[str, Any]], Form]) -> None:
     assert roi_align_error(HALF_PIXEL_ADAPTIVE, make(HALF_PIXEL_ADAPTIVE)) <= op_forms.ROI_ALIGN_TOLERANCE
 
 
+@STATIC
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("attributes", ROI_ALIGN.values(), ids=ROI_ALIGN)
-def test_roi_align_of_runtimes(attributes: dict[str, Any], runtime: Callable[..., Form]) -> None:
-    error = roi_align_error(attributes, runtime(op_forms.roi_align_model(attributes)))
+def test_roi_align_of_runtimes(attributes: dict[str, Any], runtime: Callable[..., Form], static: bool) -> None:
+    error = roi_align_error(attributes, runtime(op_forms.roi_align_model(attributes, static=static)))
     assert error <= op_forms.ROI_ALIGN_TOLERANCE
+
+
+@pytest.mark.parametrize("attributes", [*ROI_ALIGN.values(), HALF_PIXEL_ADAPTIVE], ids=[*ROI_ALIGN, "half_pixel_0"])
+def test_static_roi_align_is_the_same_bit_for_bit(attributes: dict[str, Any]) -> None:
+    """One kernel sees the same scaled roi in both bodies."""
+    plain, static = (op_forms.on_onnxruntime(op_forms.roi_align_model(attributes, static=s)) for s in (False, True))
+    assert op_forms.largest_error(plain, static, roi_align_cases(attributes)) == 0.0
 
 
 @pytest.mark.parametrize("attributes", NMS, ids=IOU_THRESHOLDS)
@@ -162,9 +172,10 @@ def test_nms_of_runtimes(attributes: dict[str, Any], runtime: Callable[..., Form
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_roi_align_comparison_sees_another_attribute(changes: dict[str, Any]) -> None:
+@STATIC
+def test_roi_align_comparison_sees_another_attribute(changes: dict[str, Any], static: bool) -> None:
     attributes = ROI_ALIGN["box_pooler"]
-    changed = op_forms.on_onnxruntime(op_forms.roi_align_model({**attributes, **changes}))
+    changed = op_forms.on_onnxruntime(op_forms.roi_align_model({**attributes, **changes}, static=static))
     assert roi_align_error(attributes, changed) > 0.1
 
 

@@ -15,8 +15,14 @@ from edgemask.errors import UsageError
 from edgemask.export import onnx_ops
 from edgemask.ops import MAX_LEVELS, floor32
 
-BODIES = [onnx_ops.nms_function(), *(onnx_ops.roi_align_function(n) for n in range(1, MAX_LEVELS + 1))]
+STATIC_BODIES = [onnx_ops.roi_align_function(levels, static=True) for levels in range(1, MAX_LEVELS + 1)]
+BODIES = [onnx_ops.nms_function(), *(onnx_ops.roi_align_function(n) for n in range(1, MAX_LEVELS + 1)), *STATIC_BODIES]
 POOLER = op_forms.roi_align_attributes(2)
+FORMS = pytest.mark.parametrize(
+    "form",
+    [lambda model: model, onnx_ops.inline, lambda model: onnx_ops.inline(model, static=True)],
+    ids=["functions", "inlined", "static"],
+)
 
 
 class Detector(torch.nn.Module):
@@ -82,7 +88,7 @@ def test_exported_nodes(exported: onnx.ModelProto) -> None:
     assert {entry.domain: entry.version for entry in exported.opset_import} == {"": 18, "edgemask": 1}
 
 
-@pytest.mark.parametrize("form", [lambda model: model, onnx_ops.inline], ids=["functions", "inlined"])
+@FORMS
 def test_exported_model_is_sound(exported: onnx.ModelProto, form: Any) -> None:
     model = form(exported)
     onnx.checker.check_model(model, full_check=True)
@@ -105,7 +111,7 @@ def test_exported_model_is_sound(exported: onnx.ModelProto, form: Any) -> None:
     [inputs(2, 30), inputs(3, 7), inputs(1, 1), inputs(2, 0), inputs(2, 20, best_score=0.05)],
     ids=["as exported", "another size", "one box", "no box", "no detection"],
 )
-@pytest.mark.parametrize("form", [lambda model: model, onnx_ops.inline], ids=["functions", "inlined"])
+@FORMS
 def test_exported_model_on_onnxruntime(exported: onnx.ModelProto, form: Any, case: tuple[torch.Tensor, ...]) -> None:
     session = onnxruntime.InferenceSession(form(exported).SerializeToString(), providers=["CPUExecutionProvider"])
     names = ["fine", "coarse", "boxes", "scores"]
@@ -135,6 +141,40 @@ def test_body_is_portable(body: onnx.FunctionProto) -> None:
 def test_one_level_has_no_level_logic() -> None:
     operators = {node.op_type for node in onnx_ops.roi_align_function(1).node}
     assert operators == {"Constant", "Split", "Squeeze", "Cast", "Mul", "RoiAlign"}
+
+
+def test_static_bodies_have_shapes_that_no_data_decides() -> None:
+    for body in STATIC_BODIES:
+        producers = {output: node for node in body.node for output in node.output}
+        operators = {node.op_type for node in body.node}
+        assert not operators & {"NonZero", "Shape", "Range", "ScatterElements", "Concat"}
+        for gather in (node for node in body.node if node.op_type == "Gather"):
+            assert [producers[name].op_type for name in gather.input] == ["Constant", "Constant"]
+
+
+def test_static_body_gives_the_shape_before_it_runs() -> None:
+    model = op_forms.roi_align_model(op_forms.roi_align_attributes(3), static=True)
+    for value in model.graph.input:
+        sides = (50, 5) if value.name == "rois" else (2, 8, 16, 16)
+        for dimension, side in zip(value.type.tensor_type.shape.dim, sides, strict=True):
+            dimension.dim_value = side
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    inlined = shape_inference.infer_shapes(onnx_ops.inline(model), check_type=True, strict_mode=True)
+    shapes = {
+        value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        for value in (*inlined.graph.value_info, *inlined.graph.output)
+    }
+    assert all(all(side > 0 for side in shape) for shape in shapes.values()), shapes
+    assert shapes["output"] == [50, 8, 7, 7]
+
+
+def test_inline_replaces_bodies_by_static_ones() -> None:
+    model = op_forms.roi_align_model(POOLER)
+    assert [function.name for function in model.functions] == ["MultiScaleRoiAlign_L2"]
+    assert "NonZero" in {node.op_type for node in onnx_ops.inline(model).graph.node}
+    inlined = onnx_ops.inline(model, static=True)
+    assert inlined == onnx_ops.inline(op_forms.roi_align_model(POOLER, static=True))
+    assert "NonZero" not in {node.op_type for node in inlined.graph.node}
 
 
 def test_inline_adds_missing_bodies() -> None:
