@@ -164,10 +164,9 @@ def _check_branches(
     heads, boxes, sizes = model.roi_heads, [taps["boxes"]], images.image_sizes
     if heads.has_mask():
         logits = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, boxes, sizes)))
-        yield _values("mask_head", logits, taps)
-        logits = taps["mask_head"]
-        labels = taps["labels"].clamp(0, logits.shape[1] - 1)
-        yield _values("masks", logits[torch.arange(len(logits)), labels].sigmoid(), taps)
+        known = taps["labels"].clamp(0, logits.shape[1] - 1)
+        yield _values("mask_head", logits[torch.arange(len(known)), known], taps)
+        yield _values("masks", taps["mask_head"].sigmoid(), taps)
     if heads.has_keypoint():
         heatmaps = heads.keypoint_predictor(heads.keypoint_head(heads.keypoint_roi_pool(features, boxes, sizes)))
         yield _values("keypoint_heatmaps", heatmaps, taps)

@@ -107,7 +107,7 @@ class ReferenceDetector:
         """Normalises and resizes as torchvision does, then pads to the canvas: a batch of one."""
         height, width = placement_of((pixels.shape[0], pixels.shape[1]), self.spec).canvas
         device = next(self.model.parameters()).device
-        image = torch.from_numpy(pixels).to(device).permute(2, 0, 1).float() / 255
+        image = torch.tensor(pixels, device=device).permute(2, 0, 1).float() / 255
         images, _ = self.model.transform([image])
         # A negative number cuts: what does not fit the canvas is no reference anyway, and flagged as such.
         margins = (0, width - images.tensors.shape[-1], 0, height - images.tensors.shape[-2])

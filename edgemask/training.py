@@ -135,7 +135,7 @@ def train(
     if val_images is not None and val_annotations is not None:
         _evaluation_data(val_images, val_annotations, found.class_names)  # at once, not after hours of training
     torch.manual_seed(plan.seed)
-    model = build(plan.model, len(found.categories) + 1, **plan.arguments)
+    model = _trainable(build(plan.model, len(found.categories) + 1, **plan.arguments), plan.model)
     if weights is not None:
         load_state(model, read_state(weights), weights)
     spec = spec_of(
@@ -168,20 +168,26 @@ def evaluate(checkpoint: str | Path, images: str | Path, annotations: str | Path
     model, spec = load_checkpoint(checkpoint)
     dataset = _evaluation_data(images, annotations, spec.class_names)
     category_ids = dataset.annotations.category_ids
-    detector = ReferenceDetector(model.to(prediction_device()), spec)
+    detector = ReferenceDetector(_trainable(model, str(checkpoint)).to(prediction_device()), spec)
     results: list[dict[str, Any]] = []
     for identity, entry in progress(dataset.annotations.images.items(), "evaluate"):
         results += detector.predict(dataset.path(entry)).to_coco(identity, category_ids=category_ids)
     return coco_metrics(annotations, results, tasks=spec.tasks, max_detections=spec.max_detections)
 
 
+def _trainable(model: torch.nn.Module, name: str) -> GeneralizedRCNN:
+    if isinstance(model, GeneralizedRCNN) and not model.roi_heads.has_keypoint():
+        return model
+    raise UsageError(
+        f"{name} finds keypoints or is semantic, which is not trained here", "train it elsewhere; it exports"
+    )
+
+
 def _evaluation_data(images: str | Path, annotations: str | Path, class_names: tuple[str, ...]) -> CocoDataset:
     found = read_annotations(annotations)
     if found.class_names != class_names:
-        raise DatasetError(
-            f"{annotations} has the classes {found.class_names}, the model {class_names}",
-            "evaluate on data with the classes that the model was trained on",
-        )
+        problem = f"{annotations} has the classes {found.class_names}, the model {class_names}"
+        raise DatasetError(problem, "evaluate on data with the classes that the model was trained on")
     return CocoDataset(images, found)
 
 
@@ -243,7 +249,7 @@ def _keep_boxes_exact(model: GeneralizedRCNN) -> None:
     deltas, where bfloat16 would round coordinates above 256 to even pixels.
     """
     heads = (model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor)
-    for part in (model.backbone, *heads):
+    for part in filter(None, (model.backbone, *heads)):
         part.register_forward_hook(lambda _module, _inputs, output: _as_float(output))
 
 

@@ -51,8 +51,9 @@ def check_supported(model: nn.Module, canvas: tuple[int, int] | None) -> None:
     }
     for name, (part, expected) in parts.items():
         _check_methods(name, part, expected)
-    _check_heads(model.roi_heads)
+    _check_transform(model.transform)
     _check_numbers(model)
+    _check_heads(model)
     for name, coder in (("RPN", model.rpn.box_coder), ("heads", model.roi_heads.box_coder)):
         if type(coder) is not BoxCoder:
             raise UnsupportedModel(f"the box coder of its {name} is a {type(coder).__name__}", "use torchvision's own")
@@ -75,14 +76,60 @@ def _check_methods(name: str, part: nn.Module, expected: type[nn.Module]) -> Non
             )
 
 
-def _check_heads(heads: RoIHeads) -> None:
-    branches = ["box", *(["mask"] if heads.has_mask() else []), *(["keypoint"] if heads.has_keypoint() else [])]
-    for branch in branches:
+def _check_transform(transform: GeneralizedRCNNTransform) -> None:
+    if getattr(transform, "_skip_resize", False):
+        raise UnsupportedModel(
+            "the transform leaves images at their size (_skip_resize)",
+            "set transform.fixed_size to the (W, H) of your images and _skip_resize to False",
+        )
+    if len(transform.image_mean) != 3 or len(transform.image_std) != 3 or not all(transform.image_std):
+        raise UnsupportedModel(
+            f"the transform normalises {len(transform.image_mean)} channels by the deviations {transform.image_std}",
+            "images have three channels, red, green and blue, with deviations above 0",
+        )
+
+
+def _check_heads(model: GeneralizedRCNN) -> None:
+    """Runs every head on one roi of zeros: what it gives must be what the graph goes on with."""
+    heads = model.roi_heads
+    branches = {"box": "class logits [R, C] and box deltas [R, 4 C], background first"}
+    branches |= {"mask": "mask logits [R, C, S, S]"} if heads.has_mask() else {}
+    branches |= {"keypoint": "heatmaps [R, K, S, S]"} if heads.has_keypoint() else {}
+    for branch, expected in branches.items():
         pooler = getattr(heads, f"{branch}_roi_pool")
         if type(pooler) is not MultiScaleRoIAlign:
             raise UnsupportedModel(
                 f"the {branch} head pools with a {type(pooler).__name__}", "use torchvision's MultiScaleRoIAlign"
             )
+        head, predictor = getattr(heads, f"{branch}_head"), getattr(heads, f"{branch}_predictor")
+        found = _shapes_of(model, branch, nn.Sequential(head, predictor))
+        if branch == "box":
+            fits = len(found) == 2 and len(found[0]) == 2 and found[1] == (1, 4 * found[0][1])
+            classes = found[0][-1]
+        else:
+            fits = len(found) == 1 and len(found[0]) == 4 and found[0][2] == found[0][3]
+            fits = fits and (branch == "keypoint" or found[0][1] == classes)
+        if not fits:
+            shapes = " and ".join(str(list(shape)) for shape in found)
+            raise UnsupportedModel(
+                f"the {branch} head, {type(head).__name__} with {type(predictor).__name__}, gives {shapes} for one roi",
+                f"the graph needs {expected}",
+            )
+
+
+@torch.no_grad()
+def _shapes_of(model: GeneralizedRCNN, branch: str, layers: nn.Module) -> list[tuple[int, ...]]:
+    """Shapes of the tensors that a head gives for one roi."""
+    pooler = getattr(model.roi_heads, f"{branch}_roi_pool")
+    parameter = next(model.parameters())
+    try:
+        given = layers(parameter.new_zeros((1, model.backbone.out_channels, *pooler.output_size)))
+        return [tuple(value.shape) for value in (given if isinstance(given, tuple | list) else [given])]
+    except Exception as error:  # the layers are the user's
+        raise UnsupportedModel(
+            f"the {branch} head cannot be run on maps of {model.backbone.out_channels} channels: {error}",
+            "backbone.out_channels must say how many channels each map has",
+        ) from error
 
 
 def _check_numbers(model: nn.Module) -> None:

@@ -164,10 +164,10 @@ def spreader(spread: float, done: set[nn.Module]) -> Any:
     """A hook that gives each output channel of a layer, in its first call, the mean 0 and a standard deviation."""
 
     def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        if layer in done or len(output) == 0:
+        values = output.transpose(0, 1).flatten(1)
+        if layer in done or values.shape[1] < 2:  # no roi, or a squeeze-and-excitation on one image
             return None
         done.add(layer)
-        values = output.transpose(0, 1).flatten(1)
         mean, factor = values.mean(1), spread / values.std(1).clamp(min=1e-6)
         channels_first = [1, -1] if isinstance(layer, nn.ConvTranspose2d) else [-1, 1]
         weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")

@@ -235,7 +235,7 @@ def test_missing_folder(tmp_path: Path) -> None:
     [
         ("backbone.fine.0.0.weight", "backbone.0"),
         ("rpn.head.cls_logits.weight", "rpn.scores.0"),
-        ("mask_head.predictor.mask_fcn_logits.weight", "mask_head"),
+        ("mask_head.last.weight", "mask_head"),
     ],
 )
 def test_a_wrong_graph_is_refused_with_its_first_bad_stage(

@@ -1,0 +1,107 @@
+"""The real networks, every layer of them: exported for any canvas and batch, and compared stage by stage.
+
+Their weights are random, rescaled until every layer is active: that fits no object, so each stage is compared on the
+same input, as `edgemask.divergence` does it. Minutes each: `make soak`.
+"""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+
+from edgemask.description import spec_of
+from edgemask.divergence import compare_stages, first_divergence
+from edgemask.export import ExportReport, export_onnx
+from edgemask.export.verification import run_stages
+from edgemask.images import load_image
+from edgemask.models import build
+from edgemask.reference import ReferenceDetector
+from edgemask.runtimes import Detector, read_model
+from edgemask.runtimes.taps import with_taps
+from edgemask.scenes import draw_scene
+
+SIZES = {"min_size": 320, "max_size": 512}
+BUILDERS = [
+    "maskrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn_v2",
+    *(f"maskrcnn_resnet{depth}_fpn" for depth in (18, 34, 101, 152)),
+    "maskrcnn_resnext50_32x4d_fpn",
+    "maskrcnn_resnext101_32x8d_fpn",
+    "maskrcnn_mobilenet_v3_large_fpn",
+    "maskrcnn_mobilenet_v3_small_fpn",
+    "maskrcnn_resnet50_c4",
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "keypointrcnn_resnet50_fpn",
+    "maskkeypointrcnn_resnet50_fpn",
+]
+DEVICES = ["cpu", pytest.param("openvino:CPU", marks=pytest.mark.openvino)]
+
+pytestmark = pytest.mark.soak
+
+
+@pytest.fixture(scope="module")
+def bench(repository: Path) -> ModuleType:
+    """The sample that gives random weights a spread."""
+    place = importlib.util.spec_from_file_location("bench_resnet50", repository / "samples" / "bench_resnet50.py")
+    assert place is not None
+    assert place.loader is not None
+    module = importlib.util.module_from_spec(place)
+    place.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pictures(shared_data: Path) -> list[NDArray[np.uint8]]:
+    """Two photographs of different shapes, and a drawn scene."""
+    photographs = [load_image(path) for path in sorted((shared_data / "coco" / "val").glob("*.jpg"))[:40]]
+    wide = next(image for image in photographs if image.shape[0] < image.shape[1])
+    tall = next(image for image in photographs if image.shape[0] > image.shape[1])
+    return [wide, tall, draw_scene(0, seed=2).image]
+
+
+@pytest.fixture(scope="module", params=BUILDERS)
+def exported(
+    request: pytest.FixtureRequest,
+    bench: ModuleType,
+    pictures: list[NDArray[np.uint8]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[GeneralizedRCNN, ExportReport]:
+    name: str = request.param
+    torch.manual_seed(0)
+    sizes = {} if "320" in name else SIZES
+    model: Any = build(name, 2 if "keypoint" in name else 91, **sizes)
+    bench.calibrate(model, ReferenceDetector(model, spec_of(model)), pictures[0])
+    path = tmp_path_factory.mktemp("real") / "m.onnx"
+    report = export_onnx(model, path, batch="dynamic", verify=False)
+    return model, report
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_stage(
+    exported: tuple[GeneralizedRCNN, ExportReport],
+    pictures: list[NDArray[np.uint8]],
+    device: str,
+    record_property: Any,
+) -> None:
+    model, report = exported
+    reference = ReferenceDetector(model, report.spec)
+    worst = 0.0
+    with Detector(with_taps(read_model(report.path)), device) as detector:
+        for picture in pictures:
+            outputs = run_stages(detector, picture)
+            checks = compare_stages(reference, picture, outputs)
+            assert first_divergence(checks) is None
+            assert len(outputs["boxes"]) > 0, "the heads behind the detections had something to do"
+            worst = max(worst, *(check.error for check in checks if check.stage != "stage/resize"))
+    record_property("worst_error", worst)
+    record_property("export_seconds", report.seconds)
+    record_property("megabytes", report.bytes / 1e6)
