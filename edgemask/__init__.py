@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 from edgemask.detections import Detections
 from edgemask.errors import EdgemaskError
+from edgemask.semantic import SemanticMap
 from edgemask.spec import ModelSpec
 
 if TYPE_CHECKING:
     from edgemask.runtimes import Detector
 
-__all__ = ["Detections", "EdgemaskError", "ModelSpec", "load"]
+__all__ = ["Detections", "EdgemaskError", "ModelSpec", "SemanticMap", "load"]
 __version__ = "0.1.0"
 
 

@@ -80,7 +80,7 @@ def first_divergence(checks: Sequence[StageCheck]) -> StageCheck | None:
 
 def _checks(reference: ReferenceDetector, images: ImageList, taps: Mapping[str, Tensor]) -> Iterator[StageCheck]:
     model = reference.model
-    yield _values("stage/resize", images.tensors, taps, RESIZE_TOLERANCE)
+    yield compare_values("stage/resize", images.tensors, taps, RESIZE_TOLERANCE)
     images = ImageList(taps["stage/resize"], images.image_sizes)
     features = yield from _check_features(model, taps, unused=reference.spec.proposals == "input")
     set_pooling_scales(model, features, (int(images.tensors.shape[-2]), int(images.tensors.shape[-1])))
@@ -102,14 +102,14 @@ def _check_features(
     if isinstance(found, Tensor):
         found = OrderedDict({"0": found})
     for level, value in enumerate(found.values()):
-        yield _values(f"backbone.{level}", value, taps)
+        yield compare_values(f"backbone.{level}", value, taps)
     own = OrderedDict((name, taps[f"backbone.{level}"]) for level, name in enumerate(found))
     if not has_pyramid:
         return own
     found = model.backbone.fpn(own)
     kept = {f"fpn.{level}": name for level, name in enumerate(found) if f"fpn.{level}" in taps or not unused}
     for stage, name in kept.items():
-        yield _values(stage, found[name], taps)
+        yield compare_values(stage, found[name], taps)
     return OrderedDict((name, taps[stage]) for stage, name in kept.items())
 
 
@@ -119,7 +119,7 @@ def _check_proposals(
     objectness, deltas = model.rpn.head(features)
     for stage, maps in (("rpn.scores", objectness), ("rpn.boxes", deltas)):
         for level, value in enumerate(maps):
-            yield _values(f"{stage}.{level}", value, taps)
+            yield compare_values(f"{stage}.{level}", value, taps)
     objectness = [taps[f"rpn.scores.{level}"] for level in range(len(features))]
     deltas = [taps[f"rpn.boxes.{level}"] for level in range(len(features))]
     anchors = model.rpn.anchor_generator(images, features)
@@ -148,8 +148,8 @@ def _check_boxes(
     heads, sizes = model.roi_heads, images.image_sizes
     rois = [taps["proposals"][:, 1:]]
     logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, rois, sizes)))
-    yield _values("box_head", logits, taps)
-    yield _values("box_head.boxes", deltas, taps)
+    yield compare_values("box_head", logits, taps)
+    yield compare_values("box_head.boxes", deltas, taps)
     boxes, scores, labels = heads.postprocess_detections(taps["box_head"], taps["box_head.boxes"], rois, sizes)
     # One row per detection in which a step of 1 is far apart: pixels, and label and score scaled to them.
     scale = _scale(images)
@@ -165,14 +165,17 @@ def _check_branches(
     if heads.has_mask():
         logits = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, boxes, sizes)))
         known = taps["labels"].clamp(0, logits.shape[1] - 1)
-        yield _values("mask_head", logits[torch.arange(len(known)), known], taps)
-        yield _values("masks", taps["mask_head"].sigmoid(), taps)
+        yield compare_values("mask_head", logits[torch.arange(len(known)), known], taps)
+        yield compare_values("masks", taps["mask_head"].sigmoid(), taps)
     if heads.has_keypoint():
         heatmaps = heads.keypoint_predictor(heads.keypoint_head(heads.keypoint_roi_pool(features, boxes, sizes)))
-        yield _values("keypoint_heatmaps", heatmaps, taps)
+        yield compare_values("keypoint_heatmaps", heatmaps, taps)
 
 
-def _values(stage: str, expected: Tensor, taps: Mapping[str, Tensor], tolerance: float = VALUE_TOLERANCE) -> StageCheck:
+def compare_values(
+    stage: str, expected: Tensor, taps: Mapping[str, Tensor], tolerance: float = VALUE_TOLERANCE
+) -> StageCheck:
+    """Compares a tensor of PyTorch with the stage tensor of the graph."""
     own = taps.get(stage)
     if own is None or expected.shape != own.shape:
         return StageCheck(stage, float("inf"), tolerance)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemask.checks import number, several
-from edgemask.errors import DatasetError, UsageError
+from edgemask.errors import DatasetError
 
 _box = several(number(-1e9, 1e9), 4, 4)
 
@@ -26,7 +26,8 @@ def read_proposals(path: str | Path, files: Sequence[Path]) -> list[NDArray[np.f
         float32 [N, 4] xyxy for each image, in pixels; without an entry in the file, [0, 4].
 
     Raises:
-        DatasetError: no such file, not such a list, or no box in it for any of the images.
+        DatasetError: no such file, not such a list, no box in it for any of the images, or boxes that may be those of
+            two of them.
     """
     try:
         entries = json.loads(Path(path).read_bytes())
@@ -36,18 +37,21 @@ def read_proposals(path: str | Path, files: Sequence[Path]) -> list[NDArray[np.f
             boxes[Path(entry["file_name"]).parts].append([left, top, left + width, top + height])
     except OSError as error:
         raise DatasetError(f"cannot read proposals {path}: {error.strerror}", "check the path") from error
-    except (ValueError, KeyError, TypeError, UsageError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(
             f"{path} is no list of boxes: {type(error).__name__} {error}",
             "expected COCO results with bbox and file_name, as `edgemask predict --coco` writes them",
         ) from error
-    found = [_of_file(boxes, file) for file in files]
+    owners: dict[tuple[str, ...], Path] = {}
+    found = []
+    for file in map(Path.absolute, files):
+        name = next((file.parts[start:] for start in range(len(file.parts)) if file.parts[start:] in boxes), ())
+        if name and owners.setdefault(name, file) != file:
+            raise DatasetError(
+                f"the boxes of {Path(*name)} in {path} may be those of {owners[name]} or of {file}",
+                "write the folders into file_name too",
+            )
+        found.append(np.array(boxes[name] if name else [], np.float32).reshape(-1, 4))
     if files and not any(map(len, found)):
         raise DatasetError(f"{path} has no box for {files[0]} or any other image", "check the file_name entries")
     return found
-
-
-def _of_file(boxes: dict[tuple[str, ...], list[list[float]]], file: Path) -> NDArray[np.float32]:
-    parts = file.absolute().parts
-    own = next((boxes[parts[start:]] for start in range(len(parts)) if parts[start:] in boxes), [])
-    return np.array(own, np.float32).reshape(-1, 4)

@@ -84,11 +84,7 @@ def print_validation(report: "ValidationReport", console: Console | None = None)
 
     parity = report.parity
     say(f"{report.model} on {report.device} against {report.reference} on {report.reference_device}")
-    say(
-        f"{parity.images} images, {parity.images_without_objects} of them without objects; "
-        f"{parity.reference} detections of the reference, {parity.candidate} of the model: {parity.matched} matched, "
-        f"{parity.flips} at the threshold, {parity.lost} lost, {parity.ghosts} invented"
-    )
+    say(parity.headline)
     say(f"{report.milliseconds:.1f} ms per image, the reference {report.reference_milliseconds:.1f} ms (medians)")
     console.print(table("Measured", _measure_rows(report)))
     if report.coco is not None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import onnx
 import torch
@@ -16,11 +16,13 @@ from edgemask.description import spec_of, weights_digest
 from edgemask.errors import UsageError
 from edgemask.export.graph_module import GraphModule
 from edgemask.export.onnx_ops import inline
+from edgemask.export.semantic_graph import SemanticGraph, check_semantic
 from edgemask.export.support import check_supported, check_target
 from edgemask.export.tracing import build_proto
 from edgemask.export.verification import Verification
 from edgemask.export.verification import verify as verify_file
 from edgemask.files import creating
+from edgemask.models import Model
 from edgemask.reference import configured
 from edgemask.runtimes import write_model
 from edgemask.spec import ModelSpec, class_names_without_background
@@ -51,7 +53,7 @@ class ExportReport:
 
 
 def export_onnx(
-    model: GeneralizedRCNN,
+    model: Model,
     path: str | Path,
     *,
     shape: Canvas = "dynamic",
@@ -65,11 +67,11 @@ def export_onnx(
     proposals: int | Literal["rpn", "input"] = "rpn",
     verify: bool = True,
 ) -> ExportReport:
-    """Exports a trained torchvision R-CNN as one ONNX file and proves it equal to the model.
+    """Exports a trained torchvision model as one ONNX file and proves it equal to the model.
 
     Args:
         model: any instance of torchvision's `FasterRCNN`, `MaskRCNN` or `KeypointRCNN` in evaluation mode, or one with
-            masks and keypoints; it is not changed.
+            masks and keypoints; or of its `FCN` or `DeepLabV3`. It is not changed.
         path: the file to write; an existing one is replaced only by a whole new one.
         shape: canvas (H, W) after resize and padding, multiples of 32; images that do not fit it are scaled down
             further. Where it is smaller than the model's own `min_size`, its sides become the limits of the resize.
@@ -98,24 +100,26 @@ def export_onnx(
     """
     started = time.monotonic()
     canvas = None if shape == "dynamic" else (int(shape[0]), int(shape[1]))
-    check_supported(model, canvas)
-    spec = (spec or spec_of(model)).replace(
+    limits = {"score_threshold": score_threshold, "max_detections": max_detections} | _of_proposals(proposals)
+    limits = {name: value for name, value in limits.items() if value is not None}
+    if isinstance(model, GeneralizedRCNN):
+        check_supported(model, canvas)
+    else:
+        check_semantic(model, canvas, limits)
+    spec = _renamed(spec or spec_of(model), class_names, category_ids).replace(
         canvas=canvas,
         batch=None if batch == "dynamic" else int(batch),
         source_sha256=weights_digest(model),
         versions=_versions(),
         parity=None,
+        **limits,
     )
     if canvas is not None and spec.fixed_size is None and min(canvas) < spec.min_size:
         spec = spec.replace(min_size=min(canvas), max_size=min(spec.max_size, max(canvas)))
-    spec = _with_proposals(_renamed(spec, class_names, category_ids), proposals)
-    changes = {"score_threshold": score_threshold, "max_detections": max_detections}
-    spec = spec.replace(**{name: value for name, value in changes.items() if value is not None})
-    if target == "tensorrt":
+    if target == "tensorrt" and isinstance(model, GeneralizedRCNN):
         spec = spec.replace(outputs="padded", max_proposals=spec.max_proposals or model.rpn.post_nms_top_n())
     check_target(model, spec, target)
-    model = configured(model, spec)
-    proto = build_proto(GraphModule(model, spec).eval(), spec)
+    proto = build_proto(_graph(model, spec).eval(), spec)
     if target != "portable":
         proto = inline(proto, static=target == "tensorrt")
     onnx.checker.check_model(proto, full_check=True)
@@ -130,10 +134,17 @@ def export_onnx(
     return ExportReport(str(path), spec, len(proto.graph.node), Path(path).stat().st_size, seconds, verification)
 
 
-def _with_proposals(spec: ModelSpec, proposals: int | str) -> ModelSpec:
-    if isinstance(proposals, str):
-        return spec.replace(proposals=proposals)
-    return spec.replace(max_proposals=proposals)
+def _of_proposals(proposals: int | str) -> dict[str, Any]:
+    """What the argument means for the spec."""
+    if proposals == "rpn":
+        return {}
+    return {"proposals": proposals} if isinstance(proposals, str) else {"max_proposals": proposals}
+
+
+def _graph(model: Model, spec: ModelSpec) -> GraphModule | SemanticGraph:
+    if isinstance(model, GeneralizedRCNN):
+        return GraphModule(configured(model, spec), spec)
+    return SemanticGraph(model, spec)
 
 
 def _renamed(spec: ModelSpec, class_names: Sequence[str] | None, category_ids: Sequence[int] | None) -> ModelSpec:

@@ -58,12 +58,15 @@ def _split(predictor: nn.Module) -> tuple[nn.Module, nn.Conv2d | None]:
     """A sequence without its last layer, and that layer, if it is a plain 1x1 convolution of all channels."""
     if not isinstance(predictor, nn.Sequential) or type(predictor).forward is not nn.Sequential.forward:
         return predictor, None
-    last = predictor[-1]
+    last = predictor[-1] if len(predictor) else None
     if type(last) is not nn.Conv2d or last.groups != 1 or last.kernel_size != (1, 1):
         return predictor, None
     if last.stride != (1, 1) or last.padding not in ((0, 0), "valid"):
         return predictor, None
-    return nn.Sequential(OrderedDict([*predictor.named_children()][:-1])), last
+    if any("forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks for layer in (predictor, last)):
+        return predictor, None  # somebody's own code around the call, such as weight_norm's
+    # Not `named_children`, which gives a layer that comes twice, such as one ReLU behind each convolution, once.
+    return nn.Sequential(OrderedDict([*predictor._modules.items()][:-1])), last
 
 
 class KeypointHead(nn.Module):
@@ -89,17 +92,24 @@ class Pool(nn.Module):
         canvas: (H, W) that they were made from.
 
     Raises:
-        UnsupportedModel: maps whose strides torchvision's choice of a level does not fit.
+        UnsupportedModel: no map that the pooler takes, or maps whose strides torchvision's choice of a level does not
+            fit.
     """
 
     def __init__(self, pooler: MultiScaleRoIAlign, features: Mapping[str, Tensor], canvas: tuple[int, int]) -> None:
         super().__init__()
         names = [name for name in features if name in pooler.featmap_names]
+        if not names:
+            raise UnsupportedModel(
+                f"a head pools from the maps {', '.join(pooler.featmap_names)}, "
+                f"the backbone gives {', '.join(features)}",
+                "name the backbone's maps in the pooler's featmap_names",
+            )
         scales = pooling_scales(pooler, features, canvas)
         # torchvision tells its levels apart by the first and the last scale alone. Of two maps of the same stride, as
         # its MobileNets have them, the second is never pooled from.
         used = round(math.log2(scales[0] / scales[-1])) + 1
-        if scales[:used] != [scales[0] / 2**level for level in range(used)]:
+        if used < 1 or scales[:used] != [scales[0] / 2**level for level in range(used)]:
             raise UnsupportedModel(
                 f"a head pools from maps of the strides {', '.join(f'{1 / scale:g}' for scale in scales)}",
                 "give maps whose strides double from one to the next, the finest first",

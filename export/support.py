@@ -1,9 +1,11 @@
 """What the exporter carries, and what it refuses by name before any work is done."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.roi_heads import RoIHeads
@@ -15,32 +17,29 @@ from edgemask.errors import UnsupportedModel, UsageError
 from edgemask.spec import ModelSpec
 
 TARGETS = ("portable", "openvino", "tensorrt")
+STRIDE = 32  # of a dynamic canvas, pixels
 TENSORRT_TOPK_LIMIT = 3840  # entries that its TopK can give; NVIDIA/TensorRT issue 2721
 
 # The methods whose meaning the graph restates: an override would be lost.
 _RESTATED: dict[type[nn.Module], tuple[str, ...]] = {
-    GeneralizedRCNN: ("forward",),
-    GeneralizedRCNNTransform: ("forward", "normalize", "resize", "batch_images"),
+    GeneralizedRCNN: ("forward", "eager_outputs"),
+    GeneralizedRCNNTransform: ("forward", "normalize", "resize", "batch_images", "postprocess"),
     RegionProposalNetwork: ("forward", "filter_proposals", "_get_top_n_idx"),
     RoIHeads: ("forward", "postprocess_detections"),
 }
 
 
-def check_supported(model: nn.Module, canvas: tuple[int, int] | None) -> None:
+def check_supported(model: GeneralizedRCNN, canvas: tuple[int, int] | None) -> None:
     """Refuses a model that the graph would not carry faithfully.
 
     Args:
-        model: any module.
+        model: an R-CNN.
         canvas: (H, W) asked for, None for a dynamic one.
 
     Raises:
         UnsupportedModel: names the part and the reason.
         UsageError: the canvas does not fit the model.
     """
-    if not isinstance(model, GeneralizedRCNN):
-        raise UnsupportedModel(
-            f"a {type(model).__name__} is no torchvision R-CNN", "export an instance of torchvision's MaskRCNN"
-        )
     if model.training:
         raise UnsupportedModel("the model is in training mode", "call model.eval() first")
     parts = {
@@ -52,17 +51,15 @@ def check_supported(model: nn.Module, canvas: tuple[int, int] | None) -> None:
     for name, (part, expected) in parts.items():
         _check_methods(name, part, expected)
     _check_transform(model.transform)
-    _check_numbers(model)
+    check_numbers(model.state_dict())
     _check_heads(model)
     for name, coder in (("RPN", model.rpn.box_coder), ("heads", model.roi_heads.box_coder)):
         if type(coder) is not BoxCoder:
             raise UnsupportedModel(f"the box coder of its {name} is a {type(coder).__name__}", "use torchvision's own")
-    if canvas is None and type(model.rpn.anchor_generator) is not AnchorGenerator:
-        raise UnsupportedModel(
-            f"anchors of a {type(model.rpn.anchor_generator).__name__} cannot be computed in the graph",
-            "give a fixed canvas: its anchors become constants",
-        )
-    _check_canvas(model, canvas)
+    if canvas is None:
+        _check_dynamic(model)
+    else:
+        check_canvas(canvas, int(model.transform.size_divisible))
 
 
 def _check_methods(name: str, part: nn.Module, expected: type[nn.Module]) -> None:
@@ -104,27 +101,28 @@ def _check_heads(model: GeneralizedRCNN) -> None:
         head, predictor = getattr(heads, f"{branch}_head"), getattr(heads, f"{branch}_predictor")
         found = _shapes_of(model, branch, nn.Sequential(head, predictor))
         if branch == "box":
-            fits = len(found) == 2 and len(found[0]) == 2 and found[1] == (1, 4 * found[0][1])
-            classes = found[0][-1]
+            fits = isinstance(found, list) and len(found) == 2 and len(found[0]) == 2
+            fits = fits and found[1] == (1, 4 * found[0][1])
+            classes = found[0][1] if fits else 0
         else:
-            fits = len(found) == 1 and len(found[0]) == 4 and found[0][2] == found[0][3]
-            fits = fits and (branch == "keypoint" or found[0][1] == classes)
+            fits = isinstance(found, tuple) and len(found) == 4 and found[2] == found[3]
+            fits = fits and (branch == "keypoint" or found[1] == classes)
         if not fits:
-            shapes = " and ".join(str(list(shape)) for shape in found)
             raise UnsupportedModel(
-                f"the {branch} head, {type(head).__name__} with {type(predictor).__name__}, gives {shapes} for one roi",
+                f"the {branch} head, {type(head).__name__} with {type(predictor).__name__}, gives {found} for one roi",
                 f"the graph needs {expected}",
             )
 
 
 @torch.no_grad()
-def _shapes_of(model: GeneralizedRCNN, branch: str, layers: nn.Module) -> list[tuple[int, ...]]:
-    """Shapes of the tensors that a head gives for one roi."""
+def _shapes_of(model: GeneralizedRCNN, branch: str, layers: nn.Module) -> Any:
+    """Shape of what a head gives for one roi, as a tuple; of a sequence of tensors, a list of such tuples."""
     pooler = getattr(model.roi_heads, f"{branch}_roi_pool")
     parameter = next(model.parameters())
     try:
         given = layers(parameter.new_zeros((1, model.backbone.out_channels, *pooler.output_size)))
-        return [tuple(value.shape) for value in (given if isinstance(given, tuple | list) else [given])]
+        several = isinstance(given, tuple | list)
+        return [tuple(value.shape) for value in given] if several else tuple(given.shape)
     except Exception as error:  # the layers are the user's
         raise UnsupportedModel(
             f"the {branch} head cannot be run on maps of {model.backbone.out_channels} channels: {error}",
@@ -132,23 +130,40 @@ def _shapes_of(model: GeneralizedRCNN, branch: str, layers: nn.Module) -> list[t
         ) from error
 
 
-def _check_numbers(model: nn.Module) -> None:
-    for name, tensor in model.state_dict().items():
+def check_numbers(state: Mapping[str, Tensor]) -> None:
+    """Refuses weights that are not float32, or not numbers.
+
+    Raises:
+        UnsupportedModel: names the first.
+    """
+    for name, tensor in state.items():
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise UnsupportedModel(f"weight {name} is {tensor.dtype}", "call model.float() first")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UnsupportedModel(f"weight {name} holds values that are no numbers", "use another checkpoint")
 
 
-def _check_canvas(model: GeneralizedRCNN, canvas: tuple[int, int] | None) -> None:
-    divisor = int(model.transform.size_divisible)
-    if canvas is None:
-        if divisor != 32:
-            raise UnsupportedModel(
-                f"the transform pads to multiples of {divisor}, a dynamic canvas to multiples of 32",
-                "give a fixed canvas, or set transform.size_divisible = 32",
-            )
-        return
+def _check_dynamic(model: GeneralizedRCNN) -> None:
+    """Refuses what a graph of any canvas cannot compute."""
+    divisor, generator = int(model.transform.size_divisible), model.rpn.anchor_generator
+    if type(generator) is not AnchorGenerator:
+        raise UnsupportedModel(
+            f"anchors of a {type(generator).__name__} cannot be computed in the graph",
+            "give a fixed canvas: its anchors become constants",
+        )
+    if divisor != STRIDE:
+        raise UnsupportedModel(
+            f"the transform pads to multiples of {divisor}, a dynamic canvas to multiples of {STRIDE}",
+            f"give a fixed canvas, or set transform.size_divisible = {STRIDE}",
+        )
+
+
+def check_canvas(canvas: tuple[int, int], divisor: int) -> None:
+    """Refuses a canvas (H, W) that is no multiple of a number of pixels.
+
+    Raises:
+        UsageError: names the next one that fits.
+    """
     if any(side < divisor or side % divisor for side in canvas):
         fitting = "x".join(str(max(1, math.ceil(side / divisor)) * divisor) for side in canvas)
         raise UsageError(
@@ -157,7 +172,7 @@ def _check_canvas(model: GeneralizedRCNN, canvas: tuple[int, int] | None) -> Non
         )
 
 
-def check_target(model: GeneralizedRCNN, spec: ModelSpec, target: str) -> None:
+def check_target(model: nn.Module, spec: ModelSpec, target: str) -> None:
     """Refuses a target that cannot be given what was asked for.
 
     Args:
@@ -178,13 +193,15 @@ def check_target(model: GeneralizedRCNN, spec: ModelSpec, target: str) -> None:
     ):
         if value is None:
             raise UsageError(f"the target tensorrt needs a fixed {name}, got a dynamic one", f"give {remedy}")
-    for name, value in (
-        ("candidates per level before NMS (rpn.pre_nms_top_n)", model.rpn.pre_nms_top_n()),
-        ("proposals", spec.max_proposals or 0),
-        ("detections per image", spec.max_detections),
-    ):
-        if value > TENSORRT_TOPK_LIMIT:
+    if not isinstance(model, GeneralizedRCNN):
+        return
+    chosen = {"detections per image": spec.max_detections}
+    if spec.proposals == "rpn":  # those of the caller are not chosen from
+        chosen["candidates per level before NMS (rpn.pre_nms_top_n)"] = model.rpn.pre_nms_top_n()
+        chosen["proposals"] = spec.max_proposals or 0
+    for name, number in chosen.items():
+        if number > TENSORRT_TOPK_LIMIT:
             raise UsageError(
-                f"TensorRT chooses at most {TENSORRT_TOPK_LIMIT} at a time, the model asks for {value} {name}",
+                f"TensorRT chooses at most {TENSORRT_TOPK_LIMIT} at a time, the model asks for {number} {name}",
                 "lower that number",
             )

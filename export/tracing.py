@@ -15,13 +15,14 @@ from edgemask.errors import EdgemaskError
 from edgemask.export.cleaning import drop_defaults, name_after_stages, remove_dead, remove_outputs, strip_traces
 from edgemask.export.graph_module import GraphModule
 from edgemask.export.onnx_ops import BODY_OPSET, custom_translation_table, local_functions
+from edgemask.export.semantic_graph import SemanticGraph
 from edgemask.spec import ModelSpec
 
 MAX_CELLS = 512  # of a dynamic canvas, a side: 32 pixels each
 _EXAMPLE_ROIS = 7  # of an image, traced in place of any number
 
 
-def build_proto(module: GraphModule, spec: ModelSpec) -> onnx.ModelProto:
+def build_proto(module: GraphModule | SemanticGraph, spec: ModelSpec) -> onnx.ModelProto:
     """Traces the module and cleans the graph; no spec in it yet.
 
     Args:

@@ -1,23 +1,35 @@
 """Proof after every export: the file is run and compared with PyTorch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from edgemask.canvas import place_on_canvas, placement_of
 from edgemask.divergence import StageCheck, compare_stages, first_divergence
 from edgemask.errors import ParityError
-from edgemask.parity import SCORE_THRESHOLD, TOLERANCES, ParityReport, compare
+from edgemask.models import Model
+from edgemask.parity import (
+    SCORE_THRESHOLD,
+    SEMANTIC_TOLERANCES,
+    TOLERANCES,
+    ParityReport,
+    SemanticParity,
+    compare,
+    compare_maps,
+)
 from edgemask.reference import ReferenceDetector
 from edgemask.runtimes import Detector, read_model
 from edgemask.runtimes.inputs import rois_of
 from edgemask.runtimes.ort import OrtCpu
 from edgemask.runtimes.taps import stages_of, with_taps
 from edgemask.scenes import draw_scene
+from edgemask.semantic_reference import SemanticReference, compare_semantic_stages, reference_for
 from edgemask.spec import ModelSpec
+
+Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +38,12 @@ class Verification:
 
     Attributes:
         device: where the file was run.
-        parity: the detections of the probe images, compared.
+        parity: what was found on the probe images, compared.
         stages: the stages, compared; empty where the detections were enough.
     """
 
     device: str
-    parity: ParityReport
+    parity: ParityReport | SemanticParity
     stages: tuple[StageCheck, ...]
 
 
@@ -62,8 +74,8 @@ def _cut(image: NDArray[np.uint8], ratio: float, spec: ModelSpec) -> NDArray[np.
     return image[:height, :width]
 
 
-def verify(model: GeneralizedRCNN, path: str | Path) -> Verification:
-    """Runs a file and compares detections with PyTorch; where they differ, or where there are none, the stages too.
+def verify(model: Model, path: str | Path) -> Verification:
+    """Runs a file and compares what it finds with PyTorch; where that differs, or where it is nothing, the stages too.
 
     Args:
         model: the model that the file was exported from.
@@ -77,28 +89,16 @@ def verify(model: GeneralizedRCNN, path: str | Path) -> Verification:
     """
     file = read_model(path)
     device = "cpu" if OrtCpu.unavailable("") is None else "openvino:CPU"
-    reference = ReferenceDetector(model, file.spec)
     images = probe_images(file.spec)
-    boxes = {name: reference.propose(image) for name, image in images.items()} if file.spec.proposals == "input" else {}
+    reference = reference_for(model, file.spec)
     with Detector(file, device) as detector:
-        pairs = [
-            (name, reference.predict(image, proposals=own), detector.predict(image, proposals=own))
-            for name, image in images.items()
-            for own in [boxes.get(name)]
-        ]
-    parity = compare(
-        pairs,
-        TOLERANCES[file.spec.precision],
-        score_threshold=max(SCORE_THRESHOLD, file.spec.score_threshold),
-        max_detections=file.spec.max_detections,
-    )
+        parity, found = _compare(reference, detector, images)
     if parity.passed:
         return Verification(device, parity, ())
-    detected = any(len(expected) or len(found) for _, expected, found in pairs)
     stages: tuple[StageCheck, ...] = ()
     with Detector(with_taps(file), device) as detector:
-        for name, image in images.items():
-            stages = compare_stages(reference, image, run_stages(detector, image, boxes.get(name)))
+        for image in images.values():
+            stages = _compare_stages(reference, detector, image)
             if first_divergence(stages):
                 break
     divergence = first_divergence(stages)
@@ -108,13 +108,44 @@ def verify(model: GeneralizedRCNN, path: str | Path) -> Verification:
             f"error {divergence.error:.2g}, allowed {divergence.tolerance:.2g}",
             "this is a fault of the export; please report it with the model's definition",
         )
-    if detected:
+    if found:
         raise ParityError(
-            f"the exported file finds other objects than PyTorch ({'; '.join(parity.failures)}), though every stage "
+            f"the exported file finds something else than PyTorch ({'; '.join(parity.failures)}), though every stage "
             "agrees on the same input",
-            "detections of an untrained model are ties that any rounding flips: train it, or skip with --no-verify",
+            "what an untrained model finds are ties that any rounding flips: train it, or skip with --no-verify",
         )
     return Verification(device, parity, stages)
+
+
+def _compare(
+    reference: ReferenceDetector | SemanticReference, detector: Detector, images: Mapping[str, Picture]
+) -> tuple[ParityReport | SemanticParity, bool]:
+    """The comparison, and whether there was anything to compare."""
+    spec = detector.spec
+    if isinstance(reference, SemanticReference):
+        maps = [(name, reference.segment(image), detector.segment(image)) for name, image in images.items()]
+        found = compare_maps(maps, SEMANTIC_TOLERANCES[spec.precision])
+        return found, len(found.labels) > 1
+    pairs = []
+    for name, image in images.items():
+        boxes = reference.propose(image) if spec.proposals == "input" else None
+        pairs.append((name, reference.predict(image, proposals=boxes), detector.predict(image, proposals=boxes)))
+    parity = compare(
+        pairs,
+        TOLERANCES[spec.precision],
+        score_threshold=max(SCORE_THRESHOLD, spec.score_threshold),
+        max_detections=spec.max_detections,
+    )
+    return parity, any(len(expected) or len(own) for _, expected, own in pairs)
+
+
+def _compare_stages(
+    reference: ReferenceDetector | SemanticReference, detector: Detector, image: Picture
+) -> tuple[StageCheck, ...]:
+    if isinstance(reference, SemanticReference):
+        return compare_semantic_stages(reference, image, run_stages(detector, image))
+    boxes = reference.propose(image) if detector.spec.proposals == "input" else None
+    return compare_stages(reference, image, run_stages(detector, image, boxes))
 
 
 def run_stages(

@@ -1,7 +1,7 @@
 """The runtime API: a model opened on a device, images in, detections out."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,14 +19,18 @@ from edgemask.images import load_image
 from edgemask.runtimes.devices import open_runtime
 from edgemask.runtimes.inputs import checked_inputs, refuse_proposals, rois_of
 from edgemask.runtimes.modelfile import ModelFile, read_model
-from edgemask.runtimes.results import detections_of
+from edgemask.runtimes.results import detections_of, map_of
 from edgemask.runtimes.runtime import Array, Runtime
+from edgemask.semantic import SemanticMap
+from edgemask.spec import ModelSpec
 
 DYNAMIC_BATCH = 4  # images per run at most where the graph takes any number: memory grows with it
 
 Source = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 Boxes = NDArray[np.floating[Any]] | NDArray[np.integer[Any]] | Sequence[Sequence[float]]
 AnySource = TypeVar("AnySource", bound=Source)
+Result = TypeVar("Result")
+ResultOf = Callable[[Mapping[str, Array], int, Placement, ModelSpec, str], Result]
 
 
 class Detector:
@@ -73,9 +77,35 @@ class Detector:
             OutOfMemory: too large for the device.
             ForkedProcessError: this process was forked after the model was opened.
         """
+        if "semantic" in self.spec.tasks:
+            raise UsageError("this model labels pixels and detects nothing", "call segment() in place of predict()")
         if isinstance(source, list | tuple):
-            return self._predict_all(source, proposals)
-        return self._predict_all([source], None if proposals is None else [proposals])[0]
+            return self._run_all(source, proposals, detections_of)
+        return self._run_all([source], None if proposals is None else [proposals], detections_of)[0]
+
+    @overload
+    def segment(self, source: Source) -> SemanticMap: ...
+
+    @overload
+    def segment(self, source: list[AnySource] | tuple[AnySource, ...]) -> list[SemanticMap]: ...
+
+    def segment(self, source: Any) -> SemanticMap | list[SemanticMap]:
+        """Labels every pixel, with a semantic model such as an FCN.
+
+        Args:
+            source: as for `predict`.
+
+        Returns:
+            The labels of the image's pixels; for a list or tuple, a list of them.
+
+        Raises:
+            UsageError: a model that detects objects, and as for `predict`, as are all other errors.
+        """
+        if "semantic" not in self.spec.tasks:
+            raise UsageError("this model detects objects", "call predict() in place of segment()")
+        if isinstance(source, list | tuple):
+            return self._run_all(source, None, map_of)
+        return self._run_all([source], None, map_of)[0]
 
     def run(
         self,
@@ -123,24 +153,26 @@ class Detector:
         """Frees the model."""
         self.close()
 
-    def _predict_all(self, sources: Sequence[Source], proposals: Sequence[Boxes] | None) -> list[Detections]:
+    def _run_all(
+        self, sources: Sequence[Source], proposals: Sequence[Boxes] | None, result_of: ResultOf[Result]
+    ) -> list[Result]:
         if (proposals is None) != (self.spec.proposals == "rpn"):
             refuse_proposals(self.spec)
         if proposals is not None and len(proposals) != len(sources):
             refuse("proposals", f"one array for each of {len(sources)} images", Described(str(len(proposals))))
         batch = self.spec.batch or DYNAMIC_BATCH
-        found: list[Detections] = []
+        found: list[Result] = []
         placed: list[_Placed] = []
         for source, boxes in zip(sources, proposals or [()] * len(sources), strict=True):
             image, placement = place_on_canvas(load_image(source), self.spec)
             # On a dynamic canvas, images of different sizes fit no common batch.
             if len(placed) == batch or (placed and placed[0].placement.canvas != placement.canvas):
-                found += self._predict_batch(placed)
+                found += self._run_batch(placed, result_of)
                 placed = []
             placed.append(_Placed(image, placement, boxes))
-        return found + (self._predict_batch(placed) if placed else [])
+        return found + (self._run_batch(placed, result_of) if placed else [])
 
-    def _predict_batch(self, placed: "list[_Placed]") -> list[Detections]:
+    def _run_batch(self, placed: "list[_Placed]", result_of: ResultOf[Result]) -> list[Result]:
         """Runs images of one canvas; where the graph takes whole batches, the last image stands in for missing ones."""
         batch = self.spec.batch or len(placed)
         filled = placed + placed[-1:] * (batch - len(placed))
@@ -150,9 +182,7 @@ class Detector:
         if self.spec.proposals == "input":
             rois = rois_of([one.boxes for one in placed], [one.placement for one in placed], batch, self.spec)
         outputs = self.run(images, sizes, rois)
-        return [
-            detections_of(outputs, index, one.placement, self.spec, self.device) for index, one in enumerate(placed)
-        ]
+        return [result_of(outputs, index, one.placement, self.spec, self.device) for index, one in enumerate(placed)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,10 @@ def checked_inputs(
         _check_array("proposals", proposals, np.float32, 2)
         rows = len(images) * (spec.max_proposals or 0) if spec.outputs == "padded" else len(proposals)
         _check_shape("proposals", proposals, (rows, 5))
-        if len(proposals) and not (proposals[:, 0].min() >= 0 and proposals[:, 0].max() < len(images)):
+        if not np.isin(proposals[:, 0], np.arange(len(images))).all():
             refuse("proposals", f"batch indices below {len(images)} in column 0", proposals[:, 0].tolist())
+        if not np.isfinite(proposals).all():
+            refuse("proposals", "finite numbers", proposals[~np.isfinite(proposals).all(1)][0].tolist())
         inputs["proposals"] = proposals
     return inputs
 
@@ -89,17 +91,22 @@ def rois_of(boxes: Sequence[Any], placements: Sequence[Placement], batch: int, s
 
 
 def _checked_boxes(boxes: Any, size: tuple[int, int]) -> NDArray[np.float32]:
-    given = np.asarray(boxes)
+    try:
+        given = np.asarray(boxes)
+    except ValueError:
+        refuse("proposals", "numbers [N, 4] for each image", Described("rows of different lengths"))
     if given.size == 0 and given.ndim < 3:
         return np.zeros((0, 4), np.float32)
     if given.ndim != 2 or given.shape[1] != 4 or given.dtype.kind not in "fiu":
         refuse("proposals", "numbers [N, 4] for each image", Described(f"{given.dtype} {list(given.shape)}"))
-    given = given.astype(np.float32)
+    with np.errstate(over="ignore"):  # infinite is outside too
+        given = given.astype(np.float32)
     height, width = size
     limits = np.array([width, height], np.float32)
     # Written so that a NaN is wrong too.
     inside = (given[:, :2] >= -_ROUNDING).all(1) & (given[:, 2:] <= limits + _ROUNDING).all(1)
-    sound = inside & (given[:, :2] < given[:, 2:]).all(1)
+    cut: NDArray[np.float32] = np.clip(given, 0, np.tile(limits, 2))
+    sound = inside & (cut[:, :2] < cut[:, 2:]).all(1)
     if not sound.all():
         refuse(
             "proposals",
@@ -107,7 +114,6 @@ def _checked_boxes(boxes: Any, size: tuple[int, int]) -> NDArray[np.float32]:
             given[~sound][0].tolist(),
             "cut them off at the image's borders, and leave out those without an area",
         )
-    cut: NDArray[np.float32] = np.clip(given, 0, np.tile(limits, 2))
     return cut
 
 

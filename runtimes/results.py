@@ -1,4 +1,4 @@
-"""What comes out of a graph: the rows of each image, as detections in pixels of the original."""
+"""What comes out of a graph: the rows or the map of each image, in pixels of the original."""
 
 from collections.abc import Mapping
 
@@ -9,6 +9,7 @@ from edgemask.detections import Detections
 from edgemask.errors import EdgemaskError
 from edgemask.keypoints import decode_heatmaps, keypoints_to_original
 from edgemask.runtimes.runtime import Array
+from edgemask.semantic import SemanticMap
 from edgemask.spec import ModelSpec
 
 _BY_DETECTION = ("boxes", "scores", "labels", "masks", "keypoint_heatmaps")
@@ -45,12 +46,7 @@ def detections_of(
         EdgemaskError: the graph gave something else than numbers.
     """
     values = rows_of(outputs, index, spec)
-    broken = [name for name, value in values.items() if not np.isfinite(value).all()]
-    if broken:
-        raise EdgemaskError(
-            f"the model gave {', '.join(broken)} that are not numbers on {device}",
-            "run `edgemask validate` to see where they come from",
-        )
+    _check_finite(values, device)
     keypoints = keypoint_scores = None
     if "keypoint_heatmaps" in values:
         keypoints, keypoint_scores = decode_heatmaps(values["keypoint_heatmaps"], values["boxes"])
@@ -64,3 +60,19 @@ def detections_of(
         keypoint_scores=keypoint_scores,
         image_size=placement.original_size,
     )
+
+
+def map_of(outputs: Mapping[str, Array], index: int, placement: Placement, spec: ModelSpec, device: str) -> SemanticMap:
+    """The label map of one image of the batch; see `detections_of`."""
+    values = {name: outputs[name][index] for name in ("labels", "scores")}
+    _check_finite(values, device)
+    return SemanticMap.from_canvas(values["labels"], values["scores"], placement)
+
+
+def _check_finite(values: Mapping[str, Array], device: str) -> None:
+    broken = [name for name, value in values.items() if not np.isfinite(value).all()]
+    if broken:
+        raise EdgemaskError(
+            f"the model gave {', '.join(broken)} that are not numbers on {device}",
+            "run `edgemask validate` to see where they come from",
+        )

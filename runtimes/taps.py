@@ -12,7 +12,10 @@ from edgemask.runtimes.results import rows_of
 from edgemask.runtimes.runtime import Array
 from edgemask.spec import ModelSpec
 
-STAGES = ("stage/resize", "backbone", "fpn", "rpn.scores", "rpn.boxes", "proposals", "box_head", "nms", "mask_head")
+STAGES = (
+    *("stage/resize", "backbone", "fpn", "rpn.scores", "rpn.boxes", "proposals", "box_head", "nms", "mask_head"),
+    "head",  # of a semantic model
+)
 _TAP = re.compile(rf"({'|'.join(map(re.escape, STAGES))})(\.\w+)?")
 
 
@@ -42,6 +45,8 @@ def stages_of(outputs: Mapping[str, Array], index: int, spec: ModelSpec) -> dict
         index: of the image.
         spec: of the model.
     """
+    if "semantic" in spec.tasks:
+        return {name: value[index : index + 1] for name, value in outputs.items()}
     rois = outputs["proposals"]
     # Without an area: the rows behind the chosen ones.
     scored = (rois[:, 0] == index) & (rois[:, 3:] > rois[:, 1:3]).all(1)

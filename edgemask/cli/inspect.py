@@ -53,7 +53,9 @@ def _show(console: "Console", found: "Inspection") -> None:
         canvas="dynamic" if spec.canvas is None else "{} x {} (H x W)".format(*spec.canvas),
         batch=spec.batch or "dynamic",
         resize=_resize(found),
-        thresholds=f"score {spec.score_threshold:g}, NMS {spec.nms_threshold:g}, {spec.max_detections} per image",
+        thresholds=None
+        if "semantic" in spec.tasks
+        else f"score {spec.score_threshold:g}, NMS {spec.nms_threshold:g}, {spec.max_detections} per image",
         builder=spec.builder,
         inputs="; ".join(_signature(tensor) for tensor in found.inputs),
         outputs="; ".join(_signature(tensor) for tensor in found.outputs),

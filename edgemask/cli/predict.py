@@ -17,6 +17,7 @@ from edgemask.files import creating, write_image
 from edgemask.images import load_image
 from edgemask.progress import progress
 from edgemask.proposals import read_proposals
+from edgemask.semantic import BACKGROUND, SemanticMap, map_label_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,12 +32,16 @@ if TYPE_CHECKING:
 EXAMPLE = """\b
 Example: edgemask predict model.onnx photos/ -o out/photos --score 0.6
 Example: edgemask predict model.onnx a.jpg --device cpu --coco results.json"""
+_CLASSES_SHOWN = 6  # in the line of an image
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # of the files that are taken from a folder
 
 
 @dataclass(frozen=True, slots=True)
 class PredictedImage:
-    """What came of one image; `image_id` is the one used in the COCO results, `picture` the annotated copy."""
+    """What came of one image; `image_id` is the one used in the COCO results, `picture` the annotated copy.
+
+    `detections` of a semantic model are the classes that occur.
+    """
 
     file: str
     image_id: int
@@ -78,7 +83,7 @@ def predict(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Detect objects in images: annotated pictures, COCO results."""
+    """Run a model on images: annotated pictures, COCO results."""
     check_folder(coco)
     with working("predict", "draw"):
         from edgemask import load
@@ -189,27 +194,52 @@ def _predict_one(
     picture: Path | None,
     boxes: "NDArray[np.float32] | None",
     score: float,
-) -> tuple[PredictedImage, "Detections"]:
+) -> "tuple[PredictedImage, Detections | SemanticMap]":
     pixels = load_image(file)
     started = time.perf_counter()
-    found = detector.predict(pixels, proposals=boxes)
+    found: Detections | SemanticMap
+    if "semantic" in detector.spec.tasks:
+        found = detector.segment(pixels)
+        count = len(found.present.keys() - {BACKGROUND})
+    else:
+        found = detector.predict(pixels, proposals=boxes)
+        count = len(found)
     milliseconds = 1000 * (time.perf_counter() - started)
     if picture is not None:
-        from edgemask.drawing import draw
-
-        write_image(picture, draw(pixels, found, detector.spec.class_names, minimum_score=score))
+        write_image(picture, _drawn(pixels, found, detector.spec.class_names, score))
     height, width = found.image_size
     written = None if picture is None else str(picture)
-    return PredictedImage(str(file), identity, height, width, len(found), milliseconds, written), found
+    return PredictedImage(str(file), identity, height, width, count, milliseconds, written), found
 
 
-def _line(image: PredictedImage, found: "Detections", class_names: "Sequence[str]", score: float) -> str:
-    shown = found.labels[found.scores >= score].tolist()
-    names = ", ".join(f"{count} {name}" for name, count in Counter(class_names[i - 1] for i in shown).most_common(6))
+def _drawn(
+    pixels: "NDArray[np.uint8]", found: "Detections | SemanticMap", class_names: "Sequence[str]", score: float
+) -> "NDArray[np.uint8]":
+    if isinstance(found, SemanticMap):
+        from edgemask.map_drawing import draw_map
+
+        return draw_map(pixels, found, class_names)
+    from edgemask.drawing import draw
+
+    return draw(pixels, found, class_names, minimum_score=score)
+
+
+def _line(image: PredictedImage, found: "Detections | SemanticMap", class_names: "Sequence[str]", score: float) -> str:
     where = "" if image.picture is None else f" -> {image.picture}"
-    listing = f" ({names})" if names else ""
-    counts = f"{len(shown)} of {len(found)} from score {score:g} on{listing}"
-    return f"{image.file}: {counts}, {image.milliseconds:.1f} ms{where}"
+    return f"{image.file}: {_counts(found, class_names, score)}, {image.milliseconds:.1f} ms{where}"
+
+
+def _counts(found: "Detections | SemanticMap", class_names: "Sequence[str]", score: float) -> str:
+    """What was found, the most frequent classes first."""
+    if isinstance(found, SemanticMap):
+        shares = sorted(found.present.items(), key=lambda item: -item[1])
+        return ", ".join(
+            f"{share:.0%} {map_label_name(label, class_names)}" for label, share in shares[:_CLASSES_SHOWN]
+        )
+    shown = found.labels[found.scores >= score].tolist()
+    most = Counter(class_names[label - 1] for label in shown).most_common(_CLASSES_SHOWN)
+    listing = f" ({', '.join(f'{count} {name}' for name, count in most)})" if most else ""
+    return f"{len(shown)} of {len(found)} from score {score:g} on{listing}"
 
 
 def _show(console: "Console", record: Prediction, output: Path | None) -> None:

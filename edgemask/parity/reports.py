@@ -179,6 +179,15 @@ class ParityReport:
         return tuple(measures)
 
     @property
+    def headline(self) -> str:
+        """A sentence that says what was compared."""
+        return (
+            f"{self.images} images, {self.images_without_objects} of them without objects; "
+            f"{self.reference} detections of the reference, {self.candidate} of the model: {self.matched} matched, "
+            f"{self.flips} at the threshold, {self.lost} lost, {self.ghosts} invented"
+        )
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """One sentence for each thing that is wrong."""
         if self.matched + self.lost + self.ghosts == 0:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgemask.errors import ParityError
 from edgemask.evaluation import CocoMetrics
-from edgemask.parity import Measure, ParityReport
+from edgemask.parity import Measure, ParityReport, SemanticParity
 
 _TASK_WORDS = {"boxes": "box", "masks": "mask", "keypoints": "keypoint"}
 
@@ -21,7 +21,7 @@ class ValidationReport:
         device: where the model ran.
         reference_device: where the reference ran.
         precision: of the model; it chose the tolerance where none was given.
-        parity: the detections, compared.
+        parity: what was found, compared.
         coco: COCO metrics by task of "reference" and "candidate"; None without annotations.
         milliseconds: median time per image of the model, from decoded pixels to detections.
         reference_milliseconds: the same of the reference.
@@ -35,7 +35,7 @@ class ValidationReport:
     device: str
     reference_device: str
     precision: str
-    parity: ParityReport
+    parity: ParityReport | SemanticParity
     coco: dict[str, dict[str, CocoMetrics]] | None
     milliseconds: float
     reference_milliseconds: float
@@ -68,7 +68,7 @@ class ValidationReport:
             raise ParityError("the model differs from its reference: " + "; ".join(self.failures))
 
     def _precisions(self) -> Iterator[Measure]:
-        if self.coco is None:
+        if self.coco is None or isinstance(self.parity, SemanticParity):
             return
         asked = self.parity.tolerance
         for task, expected in self.coco["reference"].items():

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from edgemask.checks import printable
 from edgemask.detections import Detections
 from edgemask.errors import DatasetError, DependencyMissing, UsageError
+from edgemask.semantic import SemanticMap
 from edgemask.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+    from edgemask.models import Model
 
 StrPath = str | os.PathLike[str]
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -38,6 +39,21 @@ class Predictor(Protocol):
         """Detects on a uint8 [H, W, 3] RGB image, on boxes [N, 4] xyxy of it where the model takes them."""
 
 
+class Segmenter(Protocol):
+    """A semantic model that can be validated, or validated against."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model says about itself."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+
+    def segment(self, source: NDArray[np.uint8], /) -> SemanticMap:
+        """Labels the pixels of a uint8 [H, W, 3] RGB image."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """An open reference.
@@ -48,7 +64,7 @@ class Reference:
         notes: what the user should know about it.
     """
 
-    detector: Predictor
+    detector: Predictor | Segmenter
     name: str
     notes: tuple[str, ...] = ()
 
@@ -154,7 +170,7 @@ def _shown(identities: list[int]) -> str:
 
 
 def open_reference(
-    reference: "StrPath | GeneralizedRCNN",
+    reference: "StrPath | Model",
     spec: ModelSpec,
     *,
     device: str,
@@ -183,13 +199,12 @@ def open_reference(
     return _open_pytorch(reference, spec, weights)
 
 
-def _open_pytorch(reference: "StrPath | GeneralizedRCNN", spec: ModelSpec, weights: StrPath | None) -> Reference:
+def _open_pytorch(reference: "StrPath | Model", spec: ModelSpec, weights: StrPath | None) -> Reference:
     try:
-        from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
-
         from edgemask.checkpoints import load_model
         from edgemask.description import spec_of
-        from edgemask.reference import ReferenceDetector
+        from edgemask.models import Model
+        from edgemask.semantic_reference import reference_for
     except ModuleNotFoundError as error:
         raise DependencyMissing(
             f"a PyTorch reference needs the package {error.name}, which is not installed",
@@ -198,22 +213,28 @@ def _open_pytorch(reference: "StrPath | GeneralizedRCNN", spec: ModelSpec, weigh
     if isinstance(reference, str | os.PathLike):
         name, weights = os.fspath(reference), None if weights is None else os.fspath(weights)
         model, own = load_model(name, weights=weights, num_classes=len(spec.class_names) + 1)
-    elif isinstance(reference, GeneralizedRCNN):
+    elif isinstance(reference, Model):
         name, model, own = f"the {type(reference).__name__} given", reference, spec_of(reference)
     else:
         raise UsageError(
-            f"reference: expected a path, a name or a torchvision R-CNN, got {type(reference).__name__}",
+            f"reference: expected a path, a name or a torchvision model, got {type(reference).__name__}",
             "give a checkpoint, another ONNX file, or the PyTorch model itself",
         )
-    return Reference(ReferenceDetector(model, spec), name, _notes(spec, own, spec.canvas))
+    notes = _notes(spec, own, spec.canvas)
+    return Reference(reference_for(model, spec), name, notes)
 
 
 def _notes(spec: ModelSpec, own: ModelSpec, canvas: tuple[int, int] | None) -> tuple[str, ...]:
     """What differs between the model's spec and the reference's own, without being a fault.
 
     Raises:
-        UsageError: the numbers of classes differ.
+        UsageError: the tasks or the numbers of classes differ.
     """
+    if ("semantic" in own.tasks) != ("semantic" in spec.tasks):
+        raise UsageError(
+            f"reference: expected one for {' and '.join(spec.tasks)}, got one for {' and '.join(own.tasks)}",
+            "give the reference that the model was made from",
+        )
     if len(own.class_names) != len(spec.class_names):
         raise UsageError(
             f"reference: expected the model's number of classes, {len(spec.class_names)}, got {len(own.class_names)}",

@@ -13,6 +13,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import AnchorGenerator
 
 from edgemask.errors import UnsupportedModel
+from edgemask.export.semantic_graph import check_semantic
 from edgemask.export.support import check_supported
 
 
@@ -67,8 +68,8 @@ def test_refused(change: Callable[[MaskRCNN], Any], message: str) -> None:
 
 def test_other_families_are_refused() -> None:
     model = torchvision.models.get_model("retinanet_resnet50_fpn", weights=None, weights_backbone=None)
-    with pytest.raises(UnsupportedModel, match="a RetinaNet is no torchvision R-CNN"):
-        check_supported(model, None)
+    with pytest.raises(UnsupportedModel, match="a RetinaNet is neither an R-CNN nor a semantic model"):
+        check_semantic(model, None)
 
 
 def test_own_anchors_need_a_fixed_canvas() -> None:
