@@ -108,7 +108,8 @@ def _nms(node: "onnx.NodeProto", scope: Scope) -> Iterator[Finding]:
     sides = scope.shapes.get(node.input[1], ())[1:]
     candidates = int(np.prod([side or 0 for side in sides])) if sides else 0
     if candidates > MAX_NMS_CANDIDATES:
-        yield "restricted", f"{candidates} candidates an image: those after the {MAX_NMS_CANDIDATES} best are dropped"
+        counted = f"only the {MAX_NMS_CANDIDATES} best above the score threshold count"
+        yield "restricted", f"{candidates} pairs of box and class: {counted}"
 
 
 def _roi_align(node: "onnx.NodeProto", scope: Scope) -> Iterator[Finding]:

@@ -1,12 +1,14 @@
 """Passes over the exported graph: names after the stages, nothing in it about the machine that exported it."""
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterable
 
 import onnx
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_INNER = re.compile(r"__\d+$")  # how onnx's inliner ends the names of a body's own tensors
 IR_VERSION = 8  # the first with local functions: the older the version, the more runtimes read it
 
 
@@ -73,6 +75,20 @@ def _module_path(node: onnx.NodeProto) -> str:
     scopes = [ast.literal_eval(entry.value) for entry in node.metadata_props if entry.key == _SCOPES]
     path: str = scopes[0][-2] if scopes and len(scopes[0]) > 1 else ""
     return "graph" if not path or path.startswith("_") else path.replace(".", "/")
+
+
+def name_inlined(model: onnx.ModelProto) -> None:
+    """Names the nodes that an inliner put in place of a call `call/body/operator_number`; it leaves them nameless."""
+    body: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        if node.name:
+            continue
+        body.append(node)
+        if _INNER.search(node.output[0]):
+            continue
+        for number, inner in enumerate(body):
+            inner.name = f"{node.output[0]}/body/{inner.op_type}_{number}"
+        body = []
 
 
 def strip_traces(model: onnx.ModelProto) -> None:

@@ -14,6 +14,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 import edgemask
 from edgemask.description import spec_of, weights_digest
 from edgemask.errors import UsageError
+from edgemask.export.cleaning import name_inlined
 from edgemask.export.graph_module import GraphModule
 from edgemask.export.onnx_ops import inline
 from edgemask.export.semantic_graph import SemanticGraph, check_semantic
@@ -122,6 +123,7 @@ def export_onnx(
     proto = build_proto(_graph(model, spec).eval(), spec)
     if target != "portable":
         proto = inline(proto, static=target == "tensorrt")
+        name_inlined(proto)
     onnx.checker.check_model(proto, full_check=True)
     seconds = time.monotonic() - started
     verification = None

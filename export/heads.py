@@ -47,7 +47,7 @@ class MaskHead(nn.Module):
         if self.last is None:
             logits = maps[torch.arange(labels.shape[0], device=labels.device), labels]
         else:
-            weights = self.last.weight.flatten(1)[labels].unsqueeze(1)
+            weights = self.last.weight[labels].flatten(1).unsqueeze(1)
             logits = torch.matmul(weights, maps.flatten(2)).view(-1, *maps.shape[2:])
             if self.last.bias is not None:
                 logits = logits + self.last.bias[labels].view(-1, 1, 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -181,6 +182,17 @@ def test_differences_between_contestants_are_noted(toy: Path, tmp_path: Path) ->
 def test_arguments_that_cannot_be_meant(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=f"(?s){words}"):
         bench(**{"models": ["absent.onnx"], **changes})
+
+
+def test_models_that_need_more_than_an_image_are_refused(tmp_path: Path) -> None:
+    proto = toy_proto()
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("proposals", onnx.TensorProto.FLOAT, ["R", 5]))
+    write_model(proto, SPEC.replace(proposals="input"), tmp_path / "fast.onnx")
+    with pytest.raises(UsageError, match=r"fast\.onnx takes its proposals from the caller"):
+        bench([tmp_path / "fast.onnx"], devices=["cpu"])
+    write_model(toy_proto(), SPEC.replace(tasks=("semantic",), mask_size=None), tmp_path / "map.onnx")
+    with pytest.raises(UsageError, match=r"map\.onnx labels pixels"):
+        bench([tmp_path / "map.onnx"], devices=["cpu"])
 
 
 def test_a_device_that_is_absent_ends_the_run(toy: Path) -> None:

@@ -194,8 +194,8 @@ def test_non_max_suppression_is_restricted_by_its_shape() -> None:
 
 
 def test_non_max_suppression_drops_candidates() -> None:
-    assert "candidates an image: " not in nms(np.array([100]), [4, 5, 1000]).reason
-    assert "5005 candidates an image: those after the 5000 best" in nms(np.array([100]), [4, 5, 1001]).reason
+    assert "pairs of box and class: " not in nms(np.array([100]), [4, 5, 1000]).reason
+    assert "5005 pairs of box and class: only the 5000 best above" in nms(np.array([100]), [4, 5, 1001]).reason
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_types_and_sizes_reach_into_functions() -> None:
     last = check_tensorrt(model)[-1]
     assert last.node == "output/BatchedNms/selected"
     assert "DOUBLE is computed as FLOAT" in last.reason
-    assert "5002 candidates" in last.reason
+    assert "5002 pairs of box and class" in last.reason
     assert "limit and thresholds" not in last.reason
 
 

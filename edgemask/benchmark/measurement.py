@@ -74,6 +74,7 @@ def bench(
             for device in devices:
                 files.append(FileContestant(path, device))
                 stack.callback(files[-1].close)
+        _check_kinds(files)
         title, pixels = _picture(image, image_size, files[0].spec)
         contestants: list[Contestant] = list(files)
         notes = _notes_on_files(files, pixels)
@@ -134,6 +135,15 @@ def _check(
         raise UsageError("an image has a size of its own", "give either an image or an image size")
     if repeats < 1 or warmup < 0:
         raise UsageError(f"{repeats} repeats, {warmup} for warm-up", "expected at least 1 and 0")
+
+
+def _check_kinds(files: Sequence[FileContestant]) -> None:
+    """Refuses models that an image alone is not enough for, or that give something else than detections."""
+    for file in files:
+        if "semantic" in file.spec.tasks:
+            raise UsageError(f"{file.name} labels pixels", "models that detect objects are measured here")
+        if file.spec.proposals == "input":
+            raise UsageError(f"{file.name} takes its proposals from the caller", "measure one that finds its own")
 
 
 def _import_runtimes() -> None:

@@ -64,7 +64,7 @@ def _show(console: "Console", found: "Inspection") -> None:
     console.print()
     for title, column, counts in (
         (f"{found.nodes} nodes by stage", "stage", found.stages),
-        (f"{found.nodes} nodes by operator", "operator", found.operators),
+        (f"{found.nodes} nodes by operator", "operator", {} if found.target else found.operators),
         ("Nodes inside functions", "function", found.functions),
     ):
         if counts:

@@ -198,6 +198,9 @@ def test_openvino_target_holds_no_function(small: tuple[MaskRCNN, Path], tmp_pat
     proto = onnx.load(tmp_path / "ov.onnx")
     assert not proto.functions
     assert not any(node.domain for node in proto.graph.node)
+    stages = {node.name.partition("/")[0] for node in proto.graph.node}
+    assert stages <= {"stage", "backbone", "rpn", "proposals", "box_head", "nms", "mask_head", "graph"}
+    assert len({node.name for node in proto.graph.node}) == len(proto.graph.node)
     assert openvino.Core().read_model(tmp_path / "ov.onnx").inputs
     image = SCENES["square"]
     with Detector(read_model(tmp_path / "ov.onnx"), "cpu") as one, Detector(read_model(path), "cpu") as other:
