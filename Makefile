@@ -26,7 +26,7 @@ test: $(READY) ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 soak: $(READY) ## run what takes too long for every day: the real networks, 200 sizes
-	@$(BIN)/python -m pytest -m soak tests/soak $(ARGS)
+	@$(BIN)/python -m pytest tests/soak $(ARGS)
 
 lint: $(READY) ## check style and formatting
 	@$(BIN)/ruff check $(ARGS)

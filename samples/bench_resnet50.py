@@ -156,6 +156,8 @@ def calibrate(model: nn.Module, reference: ReferenceDetector, pixels: Picture) -
 
 def take_statistics(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     values = inputs[0].transpose(0, 1).flatten(1)
+    if values.shape[1] < 2:  # behind a pooling over the whole image
+        return
     norm.running_mean.copy_(values.mean(1))  # type: ignore[operator]
     norm.running_var.copy_(values.var(1).clamp(min=1e-6))  # type: ignore[operator]
 

@@ -82,7 +82,7 @@ class Lap:
         started = time.perf_counter()
         found = predict(pixels)
         done = time.perf_counter()
-        if paste:
+        if paste and found.masks is not None:
             found.bitmaps()
         pasted = time.perf_counter()
         return Turn(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Highest opset with a RoiAlign as torchvision means it; 18 gives the same graph.
 LEGACY_OPSET = 17
+_FURTHER = {"boxes": (), "masks": ("masks",), "keypoints": ("keypoints", "keypoints_scores")}  # outputs by task
 _ERRORS_ONLY = 3  # of ONNX Runtime's log levels: it warns of the shape of every single pasted mask
 
 
@@ -133,7 +134,8 @@ def export_legacy(model: "GeneralizedRCNN", spec: ModelSpec, pixels: Picture, *,
             in canvas pixels and masks in their boxes.
 
     Returns:
-        An ONNX file with the input `image` float32 [3, H, W] in 0-1 and the outputs boxes, labels, scores, masks.
+        An ONNX file with the input `image` float32 [3, H, W] in 0-1 and the outputs boxes, labels, scores, and
+            those of the further tasks.
 
     Raises:
         UnsupportedModel: the exporter gave up.
@@ -160,7 +162,7 @@ def export_legacy(model: "GeneralizedRCNN", spec: ModelSpec, pixels: Picture, *,
                 dynamo=False,
                 opset_version=LEGACY_OPSET,
                 input_names=["image"],
-                output_names=["boxes", "labels", "scores", "masks"],
+                output_names=["boxes", "labels", "scores", *(name for task in spec.tasks for name in _FURTHER[task])],
             )
         except Exception as error:
             raise UnsupportedModel(

@@ -35,7 +35,7 @@ def export(
         Path | None, typer.Option(metavar="FILE", help="Class names, one a line, without the background.")
     ] = None,
     num_classes: Annotated[
-        int | None, typer.Option(metavar="N", min=2, help="Classes with the background, for a builder.")
+        int | None, typer.Option(metavar="N", min=2, help="Classes with the background; default: as the weights.")
     ] = None,
     shape: Annotated[str, typer.Option(metavar="HxW|dynamic", help="Network input, padding included.")] = "dynamic",
     for_image: Annotated[

@@ -56,6 +56,7 @@ def _show(console: "Console", found: "Inspection") -> None:
         thresholds=None
         if "semantic" in spec.tasks
         else f"score {spec.score_threshold:g}, NMS {spec.nms_threshold:g}, {spec.max_detections} per image",
+        proposals="given by the caller" if spec.proposals == "input" else None,
         builder=spec.builder,
         inputs="; ".join(_signature(tensor) for tensor in found.inputs),
         outputs="; ".join(_signature(tensor) for tensor in found.outputs),

@@ -6,7 +6,7 @@ same input, as `edgemask.divergence` does it. Minutes each: `make soak`.
 
 import importlib.util
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from edgemask.reference import ReferenceDetector
 from edgemask.runtimes import Detector, read_model
 from edgemask.runtimes.taps import with_taps
 from edgemask.scenes import draw_scene
+from edgemask.semantic_reference import SemanticReference, compare_semantic_stages
 
 SIZES = {"min_size": 320, "max_size": 512}
 BUILDERS = [
@@ -43,9 +44,8 @@ BUILDERS = [
     "keypointrcnn_resnet50_fpn",
     "maskkeypointrcnn_resnet50_fpn",
 ]
+SEMANTIC_BUILDERS = ["fcn_resnet50", "deeplabv3_mobilenet_v3_large"]
 DEVICES = ["cpu", pytest.param("openvino:CPU", marks=pytest.mark.openvino)]
-
-pytestmark = pytest.mark.soak
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,46 @@ def exported(
     return model, report
 
 
+@pytest.fixture(scope="module", params=SEMANTIC_BUILDERS)
+def semantic(
+    request: pytest.FixtureRequest,
+    bench: ModuleType,
+    pictures: list[NDArray[np.uint8]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Any, ExportReport]:
+    torch.manual_seed(0)
+    model: Any = build(request.param, 21)
+    spec = spec_of(model).replace(**SIZES)
+    reference = SemanticReference(model, spec)
+    bench.calibrate(
+        model, SimpleNamespace(model=reference.model, predict=lambda pixels: [reference.segment(pixels)]), pictures[0]
+    )
+    path = tmp_path_factory.mktemp("real") / "m.onnx"
+    return model, export_onnx(model, path, spec=spec, batch="dynamic", verify=False)
+
+
+def noted(record_property: Any, worst: float, report: ExportReport) -> None:
+    """Leaves the figures of the README's table in the test's results."""
+    record_property("worst_error", worst)
+    record_property("export_seconds", report.seconds)
+    record_property("megabytes", report.bytes / 1e6)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_semantic_stage(
+    semantic: tuple[Any, ExportReport], pictures: list[NDArray[np.uint8]], device: str, record_property: Any
+) -> None:
+    model, report = semantic
+    reference = SemanticReference(model, report.spec)
+    worst = 0.0
+    with Detector(with_taps(read_model(report.path)), device) as detector:
+        for picture in pictures:
+            checks = compare_semantic_stages(reference, picture, run_stages(detector, picture))
+            assert first_divergence(checks) is None
+            worst = max(worst, *(check.error for check in checks if check.stage not in ("stage/resize", "labels")))
+    noted(record_property, worst, report)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_every_stage(
     exported: tuple[GeneralizedRCNN, ExportReport],
@@ -102,6 +142,4 @@ def test_every_stage(
             assert first_divergence(checks) is None
             assert len(outputs["boxes"]) > 0, "the heads behind the detections had something to do"
             worst = max(worst, *(check.error for check in checks if check.stage != "stage/resize"))
-    record_property("worst_error", worst)
-    record_property("export_seconds", report.seconds)
-    record_property("megabytes", report.bytes / 1e6)
+    noted(record_property, worst, report)

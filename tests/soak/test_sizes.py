@@ -23,8 +23,6 @@ from edgemask.spec import ModelSpec
 NAMED = [(1, 1), (31, 1333), (12, 256), (256, 12), (4000, 3000), (1, 600), (640, 2), (33, 32), (1, 2000), (3000, 1)]
 DEVICES = ["cpu", pytest.param("openvino:CPU", marks=pytest.mark.openvino)]
 
-pytestmark = pytest.mark.soak
-
 
 def sizes(count: int = 200) -> list[tuple[int, int]]:
     """Heights and widths: those above, and others from 1 to 4000 that differ by up to a factor of 8."""

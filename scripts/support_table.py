@@ -1,0 +1,123 @@
+"""The README's tables of what is supported, made of what the tests ran.
+
+    make test ARGS=--junitxml=out/tests.xml
+    make soak ARGS=--junitxml=out/soak.xml
+    python scripts/support_table.py out/tests.xml out/soak.xml
+
+reads the results, stores them as `tests/support.json` and writes the tables between the two marks in README.md. Results
+of what was not run stay as they are stored. Without an argument the tables are written anew from the store.
+"""
+
+import argparse
+import json
+import re
+import sys
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+STORE, README = ROOT / "tests" / "support.json", ROOT / "README.md"
+BEGIN, END = "<!-- support: begin -->\n", "<!-- support: end -->\n"
+RUNTIMES = {"cpu": "ONNX Runtime", "openvino:CPU": "OpenVINO"}
+# Tests of `tests/family_proof.py` and `tests/test_families_semantic.py`, by the column that they fill.
+COLUMNS = {
+    "alone": ("test_alone",),
+    "three sizes in a batch": ("test_three_sizes_in_a_batch",),
+    "no object": ("test_without_objects", "test_an_empty_image_poisons_nothing"),
+}
+PACKAGES = ("torch", "torchvision", "onnxruntime-gpu", "openvino")
+_NAME = re.compile(r"(test_\w+)\[(?:(.+)-)?(cpu|openvino:CPU)\]")
+Results = dict[str, Any]
+
+
+def main() -> None:
+    """Reads results, stores them, writes the tables."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("results", nargs="*", type=Path, metavar="JUNIT.xml")
+    results: Results = json.loads(STORE.read_text()) if STORE.exists() else {}
+    for path in parser.parse_args().results:
+        for part, found in collected(path).items():
+            kept = results.get(part, {}).get("results", {})
+            results[part] = found | {"results": kept | found["results"]}
+    STORE.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    before, _, rest = README.read_text().partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        sys.exit(f"{README} has no {BEGIN.strip()} and {END.strip()}")
+    README.write_text(before + BEGIN + tables(results) + END + after)
+
+
+def collected(path: Path) -> Results:
+    """What a run says about families, networks and sizes; parts that it did not hold are left out."""
+    families: dict[str, Any] = defaultdict(lambda: defaultdict(dict))
+    networks: dict[str, Any] = defaultdict(dict)
+    sizes: dict[str, Any] = {}
+    for case in ET.parse(path).iter("testcase"):
+        found = _NAME.fullmatch(case.get("name", ""))
+        if found is None:
+            continue
+        test, subject, device = found.groups()
+        properties = {entry.get("name"): float(entry.get("value", "nan")) for entry in case.iter("property")}
+        passed = all(case.find(tag) is None for tag in ("failure", "error", "skipped"))
+        outcome = {"passed": passed} | properties
+        place = case.get("classname", "")
+        if "test_families" in place:
+            families[subject][test][device] = passed
+        elif "test_builders" in place:
+            networks[subject][device] = outcome
+        elif "test_sizes" in place:
+            sizes[device] = outcome
+    stamp = {"date": datetime.now(UTC).date().isoformat(), "versions": {name: version(name) for name in PACKAGES}}
+    parts = {"families": families, "networks": networks, "sizes": sizes}
+    return {name: {"results": part, **stamp} for name, part in parts.items() if part}
+
+
+def tables(results: Results) -> str:
+    """The tables as Markdown."""
+    text = ""
+    if "families" in results:
+        rows = [
+            [subject.replace("_", " "), *(_runtimes(tests, names) for names in COLUMNS.values())]
+            for subject, tests in results["families"]["results"].items()
+        ]
+        text += _table(["family or form", *COLUMNS], rows)
+        text += f"\n`make test`, {_stamp(results['families'])}\n\n"
+    if "networks" in results:
+        rows = [[f"`{name}`", *_network(devices)] for name, devices in results["networks"]["results"].items()]
+        text += _table(["network", "MB", "export", *(f"worst stage, {name}" for name in RUNTIMES.values())], rows)
+        text += f"\n`make soak`, {_stamp(results['networks'])}\n"
+    return text
+
+
+def _runtimes(tests: Mapping[str, Mapping[str, bool]], names: Iterable[str]) -> str:
+    """The runtimes on which all of these tests passed that were run."""
+    run = [tests[name] for name in names if name in tests]
+    held = [title for device, title in RUNTIMES.items() if run and all(test.get(device) for test in run)]
+    return "both" if len(held) == len(RUNTIMES) else ", ".join(held) or "no"
+
+
+def _network(devices: Mapping[str, Mapping[str, float]]) -> list[str]:
+    any_device = next(iter(devices.values()))
+    if "megabytes" not in any_device:
+        return ["-", "-", *("no" for _ in RUNTIMES)]
+    errors = [f"{devices[d]['worst_error']:.1e}" if devices.get(d, {}).get("passed") else "no" for d in RUNTIMES]
+    return [f"{any_device['megabytes']:.0f}", f"{any_device['export_seconds']:.0f} s", *errors]
+
+
+def _stamp(part: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number.partition('+')[0]}" for name, number in part["versions"].items())
+    return f"{part['date']}, {versions}."
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+if __name__ == "__main__":
+    main()

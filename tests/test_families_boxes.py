@@ -1,0 +1,23 @@
+"""Faster R-CNN, Keypoint R-CNN, and the model with both branches."""
+
+import pytest
+from families import FAMILIES
+from family_proof import DetectionProof, Variant, exported_variant
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+
+from edgemask.export import ExportReport
+
+VARIANTS = {
+    name: Variant(name) for name, family in FAMILIES.items() if family.tasks not in {("boxes", "masks"), ("semantic",)}
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[GeneralizedRCNN, ExportReport]:
+    return exported_variant(VARIANTS[request.param], tmp_path_factory.mktemp("family") / "m.onnx")
+
+
+class TestOtherFamilies(DetectionProof):
+    """See `DetectionProof`."""
