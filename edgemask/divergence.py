@@ -6,7 +6,7 @@ does not condemn everything behind it. All PyTorch code here is torchvision's ow
 
 import math
 from collections import OrderedDict
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,13 +64,22 @@ def compare_stages(
         One check per stage tensor, in the order of the data's road; they end with a tensor of another shape or with
         one that is not finite, with which no later stage can be fed.
     """
-    taps = {name: torch.from_numpy(np.array(value)) for name, value in outputs.items()}
-    checks: list[StageCheck] = []
-    for check in _checks(reference, reference.resize(pixels), taps):
-        checks.append(check)
+    return until_broken(_checks(reference, reference.resize(pixels), as_tensors(outputs)))
+
+
+def as_tensors(outputs: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:
+    """The graph's tensors by name, as copies that torch may write to."""
+    return {name: torch.from_numpy(np.array(value)) for name, value in outputs.items()}
+
+
+def until_broken(checks: Iterable[StageCheck]) -> tuple[StageCheck, ...]:
+    """The checks up to the first whose tensor has another shape or is not finite: no later stage can be fed with it."""
+    done: list[StageCheck] = []
+    for check in checks:
+        done.append(check)
         if not math.isfinite(check.error):
             break
-    return tuple(checks)
+    return tuple(done)
 
 
 def first_divergence(checks: Sequence[StageCheck]) -> StageCheck | None:

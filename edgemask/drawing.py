@@ -147,7 +147,7 @@ def side_by_side(images: Sequence[Picture], titles: Sequence[str]) -> Picture:
     left = 0
     for panel, title in zip(panels, titles, strict=True):
         sheet.paste(panel, (left, bar))
-        text = _cut(printable(title), font, panel.width)
+        text = cut_text(printable(title), font, panel.width)
         pen.text((left + panel.width / 2, bar / 2), text, fill=_INK, font=font, anchor="mm")
         left += panel.width + _GAP
     return np.array(sheet)
@@ -161,7 +161,8 @@ def _of_height(image: Picture, height: int) -> Image.Image:
     return panel.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _cut(text: str, font: Any, width: int) -> str:
+def cut_text(text: str, font: Any, width: int) -> str:
+    """Text that is no wider than `width` pixels, with three dots where something is missing."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}...") > width:

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from edgemask.checks import Described, printable, refuse
+from edgemask.drawing import cut_text
 from edgemask.masks import import_supervision
 from edgemask.semantic import BACKGROUND, SemanticMap, map_label_name
 
@@ -89,7 +89,7 @@ def _legend(entries: Sequence[tuple[Colour, str]], width: int, size: int) -> Pic
     gap, row = size // 2, round(size * 1.7)
     places, left, top = [], gap, 0
     for colour, text in entries:
-        text = _cut(text, font, width - 3 * gap - size)
+        text = cut_text(text, font, width - 3 * gap - size)
         length = size + gap + math.ceil(font.getlength(text))
         if left > gap and left + length > width - gap:
             left, top = gap, top + row
@@ -108,11 +108,3 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     import matplotlib as mpl  # supervision needs it too, and it brings a font with more letters than Pillow's
 
     return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
-
-
-def _cut(text: str, font: Any, width: int) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text}...") > width:
-        text = text[:-1]
-    return f"{text}..."

@@ -4,7 +4,6 @@ All PyTorch code here is torchvision's own; every stage is fed with what the exp
 """
 
 import copy
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.segmentation._utils import _SimpleSegmentationModel
 
 from edgemask.canvas import Placement, placement_of
-from edgemask.divergence import RESIZE_TOLERANCE, StageCheck, compare_values
+from edgemask.divergence import RESIZE_TOLERANCE, StageCheck, as_tensors, compare_values, until_broken
 from edgemask.images import load_image
 from edgemask.models import Model
 from edgemask.reference import ReferenceDetector
@@ -119,13 +118,7 @@ def compare_semantic_stages(
         `scores`. They end with a tensor of another shape or with one that is not finite, with which no later stage can
         be fed.
     """
-    taps = {name: torch.from_numpy(np.array(value)) for name, value in outputs.items()}
-    checks: list[StageCheck] = []
-    for check in _checks(reference.model, reference.resize(pixels), taps):
-        checks.append(check)
-        if not math.isfinite(check.error):
-            break
-    return tuple(checks)
+    return until_broken(_checks(reference.model, reference.resize(pixels), as_tensors(outputs)))
 
 
 def _checks(model: _SimpleSegmentationModel, images: ImageList, taps: Mapping[str, Tensor]) -> Iterator[StageCheck]:

@@ -139,7 +139,7 @@ def test_stuck_models_are_not_the_same(label: int) -> None:
     assert report.failures == (f"nothing was compared: 5 images, on which every pixel has label {label} on both sides",)
     with pytest.raises(ParityError, match="nothing was compared") as caught:
         report.raise_for_failure()
-    assert caught.value.remedy == "give images with objects that the model labels"
+    assert caught.value.remedy == "give images with objects that the model finds"
 
 
 def test_one_image_of_background_among_others() -> None:

@@ -1,6 +1,7 @@
 """What is asked of a candidate, and the record of a comparison."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -124,8 +125,41 @@ class WorstImage:
     reason: str
 
 
+class Verdict(ABC):
+    """What the record of every comparison can say: whether it held, and why not.
+
+    Attributes:
+        worst: the worst images first, at most 10; empty where all is well.
+    """
+
+    __slots__ = ()
+    worst: tuple[WorstImage, ...]
+
+    @property
+    @abstractmethod
+    def failures(self) -> tuple[str, ...]:
+        """One sentence for each thing that is wrong."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the candidate does what the reference does."""
+        return not self.failures
+
+    def raise_for_failure(self) -> None:
+        """Does nothing where all is well.
+
+        Raises:
+            ParityError: otherwise; names the worst images.
+        """
+        if self.passed:
+            return
+        worst = "; ".join(f"{image.name} ({image.reason})" for image in self.worst[:3])
+        remedy = f"look at the worst images: {worst}" if worst else "give images with objects that the model finds"
+        raise ParityError("the model differs from its reference: " + "; ".join(self.failures), remedy)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ParityReport:
+class ParityReport(Verdict):
     """What a comparison found.
 
     `reference` and `candidate` count the detections compared; each is matched, or lost (a ghost, on the candidate's
@@ -195,11 +229,6 @@ class ParityReport:
             return (nothing, *self.problems)
         return (*self.problems, *(m.failure for m in self.measures if m.failure is not None))
 
-    @property
-    def passed(self) -> bool:
-        """Whether the candidate does what the reference does."""
-        return not self.failures
-
     def summary(self) -> dict[str, float]:
         """The figures that a model file carries, as JSON values; what was not measured is left out."""
         figures = {
@@ -212,15 +241,3 @@ class ParityReport:
             "keypoint_distance_median": self.keypoint_distance_median,
         }
         return {name: round(value, 6) for name, value in figures.items() if not math.isnan(value)}
-
-    def raise_for_failure(self) -> None:
-        """Does nothing where all is well.
-
-        Raises:
-            ParityError: otherwise; names the worst images.
-        """
-        if self.passed:
-            return
-        worst = "; ".join(f"{image.name} ({image.reason})" for image in self.worst[:3])
-        remedy = f"look at the worst images: {worst}" if worst else "give images with objects that the model detects"
-        raise ParityError("the model differs from its reference: " + "; ".join(self.failures), remedy)

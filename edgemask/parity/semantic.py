@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemask.errors import ParityError, UsageError
+from edgemask.errors import UsageError
 from edgemask.parity.comparison import WORST_IMAGES
 from edgemask.parity.matching import SAME_OBJECT
-from edgemask.parity.reports import Measure, WorstImage
+from edgemask.parity.reports import Measure, Verdict, WorstImage
 from edgemask.semantic import BACKGROUND, LABEL_LIMIT, SemanticMap
 
 
@@ -45,7 +45,7 @@ SEMANTIC_TOLERANCES: Mapping[str, SemanticTolerance] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SemanticParity:
+class SemanticParity(Verdict):
     """What a comparison of label maps found. All shares are of pixels of the original images; NaN: there was none.
 
     Attributes:
@@ -110,11 +110,6 @@ class SemanticParity:
             return (f"nothing was compared: {self.images} images{seen}",)
         return tuple(measure.failure for measure in self.measures if measure.failure is not None)
 
-    @property
-    def passed(self) -> bool:
-        """Whether the candidate does what the reference does."""
-        return not self.failures
-
     def summary(self) -> dict[str, float]:
         """The figures that a model file carries, as JSON values; what was not measured is left out."""
         figures = {
@@ -128,18 +123,6 @@ class SemanticParity:
             "background_share": self.background_share,
         }
         return {name: round(value, 6) for name, value in figures.items() if not math.isnan(value)}
-
-    def raise_for_failure(self) -> None:
-        """Does nothing where all is well.
-
-        Raises:
-            ParityError: otherwise; names the worst images.
-        """
-        if self.passed:
-            return
-        worst = "; ".join(f"{image.name} ({image.reason})" for image in self.worst[:3])
-        remedy = f"look at the worst images: {worst}" if worst else "give images with objects that the model labels"
-        raise ParityError("the model differs from its reference: " + "; ".join(self.failures), remedy)
 
 
 def compare_maps(pairs: Iterable[tuple[str, SemanticMap, SemanticMap]], tolerance: SemanticTolerance) -> SemanticParity:
