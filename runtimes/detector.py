@@ -163,7 +163,8 @@ class Detector:
         batch = self.spec.batch or DYNAMIC_BATCH
         found: list[Result] = []
         placed: list[_Placed] = []
-        for source, boxes in zip(sources, proposals or [()] * len(sources), strict=True):
+        own = [()] * len(sources) if proposals is None else proposals
+        for source, boxes in zip(sources, own, strict=True):
             image, placement = place_on_canvas(load_image(source), self.spec)
             # On a dynamic canvas, images of different sizes fit no common batch.
             if len(placed) == batch or (placed and placed[0].placement.canvas != placement.canvas):

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
 
-from edgemask.canvas import Placement, boxes_to_original, eager_size, place_on_canvas, resize_bilinear
+from edgemask.canvas import (
+    Placement,
+    boxes_to_canvas,
+    boxes_to_original,
+    eager_size,
+    place_on_canvas,
+    placement_of,
+    resize_bilinear,
+)
 from edgemask.errors import ImageError, UsageError
 from edgemask.spec import ModelSpec
 
@@ -155,3 +163,36 @@ def test_boxes_go_back_with_torchvisions_arithmetic() -> None:
     assert boxes_to_original(boxes[:0], placement).shape == (0, 4)
     with pytest.raises(UsageError, match=r"float32 \[N, 4\], got float64"):
         boxes_to_original(boxes.astype(np.float64), placement)
+
+
+def test_boxes_to_the_canvas_by_hand() -> None:
+    placement = Placement((100, 200), (50, 400), (64, 416), False)
+    boxes = np.array([[0, 0, 200, 100], [10, 20, 30, 50]], np.float32)
+    assert boxes_to_canvas(boxes, placement).tolist() == [[0, 0, 400, 50], [20, 10, 60, 25]]
+
+
+@pytest.mark.parametrize("size", [(427, 640), (97, 31), (1000, 1000), (13, 200)])
+@pytest.mark.parametrize("canvas", [None, (256, 320)])
+def test_boxes_go_to_the_canvas_and_back(size: tuple[int, int], canvas: tuple[int, int] | None) -> None:
+    placement = placement_of(size, make_spec(canvas=canvas))
+    limits = np.array([size[1], size[0]] * 2, np.float32)
+    boxes = (np.random.default_rng(1).uniform(size=(500, 4)) * limits).astype(np.float32)
+    placed = boxes_to_canvas(boxes, placement)
+    assert placed.dtype == np.float32
+    assert (placed <= np.array([placement.size[1], placement.size[0]] * 2) * (1 + 2e-7)).all()
+    # Two products, each rounded to float32.
+    np.testing.assert_allclose(boxes_to_original(placed, placement), boxes, rtol=3e-7)
+    assert placement.size == size or not np.allclose(placed, boxes)
+
+
+def test_what_are_no_boxes_for_the_canvas() -> None:
+    placement = Placement((10, 20), (10, 20), (32, 32), False)
+    assert boxes_to_canvas(np.zeros((0, 4), np.float32), placement).shape == (0, 4)
+    for boxes, got in (
+        (np.zeros((2, 4)), r"float64 \[2, 4\]"),
+        (np.zeros((2, 4), np.int64), r"int64 \[2, 4\]"),
+        (np.zeros(4, np.float32), r"float32 \[4\]"),
+        (np.zeros((2, 5), np.float32), r"float32 \[2, 5\]"),
+    ):
+        with pytest.raises(UsageError, match=rf"boxes: expected float32 \[N, 4\], got {got}"):
+            boxes_to_canvas(boxes, placement)

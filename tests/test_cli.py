@@ -26,7 +26,7 @@ COMMANDS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: i
 OWN = {
     "export": {"output", "as_json", "classes", "for_image"},
     "validate": {"report", "as_json"},
-    "predict": {"images", "output", "score", "coco", "annotations", "as_json"},
+    "predict": {"images", "output", "score", "coco", "annotations", "proposals", "as_json"},
     "inspect": {"as_json"},
     "bench": {"device", "as_json"},  # the function takes a list of devices
     "train": {"as_json"},

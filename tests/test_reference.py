@@ -11,11 +11,15 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")
 
+from families import FAMILIES  # noqa: E402
+from narrow import narrow  # noqa: E402
+
 from edgemask.canvas import eager_size, place_on_canvas  # noqa: E402
 from edgemask.description import spec_of  # noqa: E402
 from edgemask.detections import Detections  # noqa: E402
-from edgemask.errors import ImageError  # noqa: E402
+from edgemask.errors import ImageError, UsageError  # noqa: E402
 from edgemask.models import build  # noqa: E402
+from edgemask.parity import TOLERANCES, compare  # noqa: E402
 from edgemask.reference import ReferenceDetector, pooling_scales  # noqa: E402
 from edgemask.scenes import draw_scene  # noqa: E402
 
@@ -152,6 +156,67 @@ def test_a_model_without_masks() -> None:
     found = ReferenceDetector(model, spec).predict(image((96, 96)))
     assert len(found) > 20
     assert found.masks is None
+
+
+def test_its_own_proposals_given_back(model: Any) -> None:
+    """On an image that is not resized nothing is rounded on the way."""
+    detector, pixels = ReferenceDetector(model, spec_of(model)), image((96, 96))
+    own = detector.propose(pixels)
+    expected = detector.predict(pixels)
+    assert len(expected) > 20
+    assert_equal(detector.predict(pixels, proposals=own), expected)
+    fewer = detector.predict(pixels, proposals=own[:1])
+    assert 0 < len(fewer) <= 2
+    assert_equal(detector.predict(pixels), expected)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (100, 131), (240, 180)])
+def test_its_own_proposals_of_a_resized_image(size: tuple[int, int]) -> None:
+    model, pixels = narrow(), image(size)
+    detector = ReferenceDetector(model, spec_of(model).replace(canvas=(192, 192)))
+    expected = detector.predict(pixels)
+    found = detector.predict(pixels, proposals=detector.propose(pixels))
+    report = compare([("image", expected, found)], TOLERANCES["fp32"])
+    report.raise_for_failure()
+    assert report.matched >= 5
+
+
+# The width of the last, 104 pixels, comes back from the canvas as 104.00001.
+@pytest.mark.parametrize("size", [*SIZES, NARROW, (97, 104)])
+def test_proposals_lie_inside_the_image(model: Any, size: tuple[int, int]) -> None:
+    boxes = ReferenceDetector(model, spec_of(model)).propose(image(size))
+    assert boxes.dtype == np.float32
+    assert len(boxes) > 60
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 2:] <= np.array([size[1], size[0]])).all()
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    surest = ReferenceDetector(model, spec_of(model).replace(max_proposals=5)).propose(image(size))
+    np.testing.assert_array_equal(boxes[:5], surest)
+
+
+def test_no_proposals_and_what_are_none(model: Any) -> None:
+    detector, pixels = ReferenceDetector(model, spec_of(model)), image((96, 96))
+    found = detector.predict(pixels, proposals=np.zeros((0, 4), np.float32))
+    assert len(found) == 0
+    assert found.masks is not None
+    with pytest.raises(UsageError, match=r"boxes: expected float32 \[N, 4\], got float64 \[1, 4\]"):
+        detector.predict(pixels, proposals=np.ones((1, 4)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(128, 128), (100, 150), (200, 160)])
+def test_keypoints_are_torchvisions(size: tuple[int, int]) -> None:
+    model: Any = FAMILIES["keypoint_resnet"].build()
+    spec = spec_of(model)
+    assert (spec.tasks, spec.num_keypoints) == (("boxes", "keypoints"), 5)
+    found = ReferenceDetector(model, spec).predict(image(size))
+    expected = by_torchvision(model, image(size))
+    assert len(found) == 30
+    assert found.keypoints is not None
+    for name, key in {"boxes": "boxes", "keypoints": "keypoints", "keypoint_scores": "keypoints_scores"}.items():
+        np.testing.assert_array_equal(getattr(found, name), expected[key], err_msg=name)
+    low, high = found.boxes[:, None, :2], found.boxes[:, None, 2:]
+    inside = (found.keypoints[..., :2] >= low) & (found.keypoints[..., :2] <= high)
+    assert inside.all(), "in pixels of the image, as the boxes are"
 
 
 def test_no_detection(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""The real networks, every layer of them: exported for any canvas and batch, and compared stage by stage.
+"""The real networks, every layer of them: exported and compared stage by stage.
 
 Their weights are random, rescaled until every layer is active: that fits no object, so each stage is compared on the
 same input, as `edgemask.divergence` does it. Minutes each: `make soak`.
@@ -24,10 +24,10 @@ from edgemask.models import build
 from edgemask.reference import ReferenceDetector
 from edgemask.runtimes import Detector, read_model
 from edgemask.runtimes.taps import with_taps
-from edgemask.scenes import draw_scene
 from edgemask.semantic_reference import SemanticReference, compare_semantic_stages
 
-SIZES = {"min_size": 320, "max_size": 512}
+SIZES = {"min_size": 320, "max_size": 448}
+CANVAS = (448, 448)
 BUILDERS = [
     "maskrcnn_resnet50_fpn",
     "maskrcnn_resnet50_fpn_v2",
@@ -61,11 +61,11 @@ def bench(repository: Path) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def pictures(shared_data: Path) -> list[NDArray[np.uint8]]:
-    """Two photographs of different shapes, and a drawn scene."""
+    """Two photographs of different shapes."""
     photographs = [load_image(path) for path in sorted((shared_data / "coco" / "val").glob("*.jpg"))[:40]]
     wide = next(image for image in photographs if image.shape[0] < image.shape[1])
     tall = next(image for image in photographs if image.shape[0] > image.shape[1])
-    return [wide, tall, draw_scene(0, seed=2).image]
+    return [wide, tall]
 
 
 @pytest.fixture(scope="module", params=BUILDERS)
@@ -77,11 +77,10 @@ def exported(
 ) -> tuple[GeneralizedRCNN, ExportReport]:
     name: str = request.param
     torch.manual_seed(0)
-    sizes = {} if "320" in name else SIZES
-    model: Any = build(name, 2 if "keypoint" in name else 91, **sizes)
+    model: Any = build(name, 2 if "keypoint" in name else 91, **SIZES)
     bench.calibrate(model, ReferenceDetector(model, spec_of(model)), pictures[0])
     path = tmp_path_factory.mktemp("real") / "m.onnx"
-    report = export_onnx(model, path, batch="dynamic", verify=False)
+    report = export_onnx(model, path, shape=CANVAS, verify=False)
     return model, report
 
 
@@ -100,7 +99,7 @@ def semantic(
         model, SimpleNamespace(model=reference.model, predict=lambda pixels: [reference.segment(pixels)]), pictures[0]
     )
     path = tmp_path_factory.mktemp("real") / "m.onnx"
-    return model, export_onnx(model, path, spec=spec, batch="dynamic", verify=False)
+    return model, export_onnx(model, path, spec=spec, shape=CANVAS, verify=False)
 
 
 def noted(record_property: Any, worst: float, report: ExportReport) -> None:
