@@ -8,7 +8,7 @@ from edgemask.export import ExportReport
 
 VARIANTS = {
     "proposals as input": Variant("mask_bottleneck", {"batch": "dynamic", "proposals": "input"}),
-    "fixed canvas and batch": Variant("mask_c4", FIXED),
+    "fixed canvas and batch": Variant("mask_bottleneck", FIXED),
     "padded for TensorRT": Variant("mask_keypoint", FIXED | {"target": "tensorrt"}),
     "padded, proposals as input": Variant("faster_resnet", FIXED | {"target": "tensorrt", "proposals": "input"}),
 }

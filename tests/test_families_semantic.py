@@ -54,7 +54,7 @@ def test_three_sizes_in_a_batch(exported: Exported, device: str) -> None:
     model, report = exported
     spec = report.spec.replace(canvas=common_canvas(OBJECTS | EMPTY, report.spec))
     reference = SemanticReference(model, spec)
-    images = {name: OBJECTS[name] for name in ("square", "wide")} | {"black": EMPTY["black"]}
+    images = {name: OBJECTS[name] for name in ("square", "wide")} | {"low": EMPTY["texture 3"][:100]}
     placed = [place_on_canvas(image, spec) for image in images.values()]
     with Detector(read_model(report.path), device) as detector:
         sizes = np.array([placement.size for _, placement in placed], np.int64)

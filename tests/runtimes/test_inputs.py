@@ -212,6 +212,8 @@ def test_predict_gives_each_image_its_own_boxes(taking: Noting) -> None:
     rows = [[[0, 0, 0, 8, 8]], [[0, 1, 2, 3, 4]], [[0, 1, 2, 3, 4], [0, 0, 0, 64, 64]], []]
     assert [given.tolist() for given in taking.rois if given is not None] == rows
     assert taking.predict([], proposals=[]) == []
+    stacked = np.tile([0, 0, 8, 8.0], (2, 3, 1))
+    assert len(taking.predict([SQUARE, SQUARE], proposals=stacked)) == 2
 
 
 def test_predict_refuses_proposals_that_do_not_fit(taking: Noting, tmp_path: Path) -> None:
