@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import onnx
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_UNKNOWN = re.compile(r"u\d+")  # a size that torch's tracer cannot know
 _INNER = re.compile(r"__\d+$")  # how onnx's inliner ends the names of a body's own tensors
 IR_VERSION = 8  # the first with local functions: the older the version, the more runtimes read it
 
@@ -75,6 +76,20 @@ def _module_path(node: onnx.NodeProto) -> str:
     scopes = [ast.literal_eval(entry.value) for entry in node.metadata_props if entry.key == _SCOPES]
     path: str = scopes[0][-2] if scopes and len(scopes[0]) > 1 else ""
     return "graph" if not path or path.startswith("_") else path.replace(".", "/")
+
+
+def name_rows(model: onnx.ModelProto) -> None:
+    """Calls the number of rows of the detections and of the proposals by their names, not `u3`."""
+    values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
+    renamed = {}
+    for name, rows in (("proposals", "rois"), ("scores", "detections")):
+        first = next((value.type.tensor_type.shape.dim[0].dim_param for value in values if value.name == name), "")
+        if _UNKNOWN.fullmatch(first):
+            renamed[first] = rows
+    for value in values:
+        for side in value.type.tensor_type.shape.dim:
+            if side.dim_param in renamed:
+                side.dim_param = renamed[side.dim_param]
 
 
 def name_inlined(model: onnx.ModelProto) -> None:

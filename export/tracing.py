@@ -12,7 +12,14 @@ import torch
 
 import edgemask
 from edgemask.errors import EdgemaskError
-from edgemask.export.cleaning import drop_defaults, name_after_stages, remove_dead, remove_outputs, strip_traces
+from edgemask.export.cleaning import (
+    drop_defaults,
+    name_after_stages,
+    name_rows,
+    remove_dead,
+    remove_outputs,
+    strip_traces,
+)
 from edgemask.export.graph_module import GraphModule
 from edgemask.export.onnx_ops import BODY_OPSET, custom_translation_table, local_functions
 from edgemask.export.semantic_graph import SemanticGraph
@@ -50,6 +57,7 @@ def build_proto(module: GraphModule | SemanticGraph, spec: ModelSpec) -> onnx.Mo
     remove_dead(proto)
     drop_defaults(proto)
     name_after_stages(proto, outputs + taps)
+    name_rows(proto)
     strip_traces(proto)
     proto.functions.extend(local_functions(proto))
     proto.producer_name, proto.producer_version = "edgemask", edgemask.__version__

@@ -103,6 +103,8 @@ def validation(**changes: Any) -> ValidationReport:
         mask_iou_mean=0.9991,
         mask_iou_min=0.9,
         keypoint_distance_median=math.nan,
+        keypoint_distance_max=math.nan,
+        keypoint_score_difference_max=math.nan,
         worst=(WorstImage("bad.png", "9 lost"),),
         problems=(),
         tolerance=TOLERANCES["fp32"],

@@ -68,6 +68,7 @@ class _Tally:
     score_difference: list[float] = field(default_factory=list)
     mask_iou: list[float] = field(default_factory=list)
     keypoint_distance: list[float] = field(default_factory=list)
+    keypoint_score_difference: float = 0.0
     worst: list[tuple[float, WorstImage]] = field(default_factory=list)
 
     def add(self, name: str, reference: Detections, candidate: Detections) -> None:
@@ -93,8 +94,8 @@ class _Tally:
         self.ghosts += ghosts
         self.box_iou += ious.tolist()
         self.score_difference += differences.tolist()
-        masks = self._compare_tasks(reference, rows[within], candidate, columns[within])
-        self._note_worst(name, lost, ghosts, ious, masks)
+        masks, points = self._compare_tasks(reference, rows[within], candidate, columns[within])
+        self._note_worst(name, lost, ghosts, ious, masks, points)
 
     def _losses(self, found: Detections, matched: Rows, other: Detections) -> int:
         """Number of unmatched detections that are no flips."""
@@ -112,8 +113,8 @@ class _Tally:
         rows: Rows,
         candidate: Detections,
         columns: Rows,
-    ) -> list[float]:
-        """Compares masks and keypoints of the matched detections; gives the masks' IoU."""
+    ) -> tuple[list[float], list[float]]:
+        """Compares masks and keypoints of the matched detections; gives the masks' IoU and the points' distances."""
         for task in ("masks", "keypoints"):
             given = [getattr(found, task) is not None for found in (reference, candidate)]
             if all(given):
@@ -121,25 +122,33 @@ class _Tally:
             elif any(given) and len(reference) and len(candidate):
                 owner = "candidate" if given[1] else "reference"
                 self.one_sided.add(f"{task} were not compared: only the {owner} gives them")
-        if reference.keypoints is not None and candidate.keypoints is not None:
-            steps = reference.keypoints[rows, :, :2] - candidate.keypoints[columns, :, :2]
-            self.keypoint_distance += np.linalg.norm(steps, axis=-1).ravel().tolist()
+        distances = _distances(reference, rows, candidate, columns)
+        self.keypoint_distance += distances
+        self.keypoint_score_difference = max(
+            self.keypoint_score_difference, _score_difference(reference, rows, candidate, columns)
+        )
         if reference.masks is None or candidate.masks is None:
-            return []
+            return [], distances
         ious = [mask_iou(reference, row, candidate, column) for row, column in zip(rows, columns, strict=True)]
         self.mask_iou += ious
-        return ious
+        return ious, distances
 
-    def _note_worst(self, name: str, lost: int, ghosts: int, boxes: FloatArray, masks: list[float]) -> None:
+    def _note_worst(
+        self, name: str, lost: int, ghosts: int, boxes: FloatArray, masks: list[float], points: list[float]
+    ) -> None:
         damage = lost + ghosts + sum(1 - iou for iou in masks)
         bad_masks = bool(masks) and min(masks) < (self.tolerance.mask_iou or 0)
-        if not lost and not ghosts and not bad_masks:
+        distance = float(np.median(points)) if points else 0.0
+        bad_points = self.tolerance.keypoint_distance is not None and distance > self.tolerance.keypoint_distance
+        if not lost and not ghosts and not bad_masks and not bad_points:
             return
         parts = [f"{count} {word}" for count, word in ((lost, "lost"), (ghosts, "invented")) if count]
         if len(boxes) and boxes.min() < self.tolerance.box_iou:
             parts.append(f"box IoU down to {boxes.min():.3f}")
         if bad_masks:
             parts.append(f"mask IoU down to {min(masks):.3f}")
+        if bad_points:
+            parts.append(f"keypoints off by {distance:.3g} px")
         self.worst.append((damage, WorstImage(name, ", ".join(parts))))
         self.worst.sort(key=lambda entry: -entry[0])
         del self.worst[WORST_IMAGES:]
@@ -164,6 +173,8 @@ class _Tally:
             mask_iou_mean=_nan_if_none(np.mean, self.mask_iou),
             mask_iou_min=_nan_if_none(np.min, self.mask_iou),
             keypoint_distance_median=_nan_if_none(np.median, self.keypoint_distance),
+            keypoint_distance_max=_nan_if_none(np.max, self.keypoint_distance),
+            keypoint_score_difference_max=self.keypoint_score_difference if self.keypoint_distance else math.nan,
             worst=tuple(image for _, image in self.worst),
             problems=tuple(sorted(self.one_sided)),
             tolerance=self.tolerance,
@@ -172,3 +183,20 @@ class _Tally:
 
 def _nan_if_none(function: Callable[[list[float]], Any], values: list[float]) -> float:
     return float(function(values)) if values else math.nan
+
+
+def _distances(reference: Detections, rows: Rows, candidate: Detections, columns: Rows) -> list[float]:
+    """Pixels between the keypoints of pairs of detections; none where one side has no keypoints."""
+    if reference.keypoints is None or candidate.keypoints is None:
+        return []
+    steps = reference.keypoints[rows, :, :2] - candidate.keypoints[columns, :, :2]
+    distances: list[float] = np.linalg.norm(steps, axis=-1).ravel().tolist()
+    return distances
+
+
+def _score_difference(reference: Detections, rows: Rows, candidate: Detections, columns: Rows) -> float:
+    """The largest difference between the keypoint scores of pairs of detections; 0 where there is none."""
+    if reference.keypoint_scores is None or candidate.keypoint_scores is None:
+        return 0.0
+    steps = np.abs(reference.keypoint_scores[rows] - candidate.keypoint_scores[columns])
+    return float(steps.max(initial=0))

@@ -190,6 +190,8 @@ class ParityReport(Verdict):
     mask_iou_mean: float
     mask_iou_min: float
     keypoint_distance_median: float
+    keypoint_distance_max: float
+    keypoint_score_difference_max: float
     worst: tuple[WorstImage, ...]
     problems: tuple[str, ...]
     tolerance: Tolerance
@@ -210,6 +212,9 @@ class ParityReport(Verdict):
         if "keypoints" in self.tasks:
             distance = self.keypoint_distance_median
             measures.append(Measure("median keypoint distance", distance, asked.keypoint_distance, "most", "px"))
+            measures.append(Measure("largest keypoint distance", self.keypoint_distance_max, side="most", unit="px"))
+            scores = self.keypoint_score_difference_max
+            measures.append(Measure("largest keypoint score difference", scores, side="most"))
         return tuple(measures)
 
     @property

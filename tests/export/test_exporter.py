@@ -1,4 +1,4 @@
-"""The whole export: four architectures, fixed and dynamic canvases, each run on both runtimes and compared."""
+"""The whole export: fixed and dynamic canvases, run on both runtimes and compared; see `test_families_*.py` too."""
 
 from collections.abc import Callable
 from importlib import resources
@@ -10,6 +10,8 @@ import onnx
 import pytest
 import torch
 from narrow import narrow, narrow_c4
+from numpy.typing import NDArray
+from PIL import Image
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
@@ -26,9 +28,7 @@ from edgemask.runtimes.taps import STAGES, with_taps
 from edgemask.scenes import draw_scene
 
 CASES: dict[str, tuple[Callable[[], MaskRCNN], dict[str, Any]]] = {
-    "fpn, dynamic canvas, dynamic batch": (narrow, {"batch": "dynamic"}),
     "fpn, fixed canvas, batch of 2": (narrow, {"shape": (96, 128), "batch": 2}),
-    "one map, fixed canvas": (narrow_c4, {"shape": (96, 160)}),
     "two maps, dynamic canvas": (lambda: narrow_c4(2), {}),
 }
 DEVICES = ("cpu", "openvino:CPU")
@@ -56,14 +56,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[MaskRCNN, Path]:
     return model, path
 
 
-@pytest.fixture(scope="module", params=["dynamic", (320, 320)], ids=["dynamic canvas", "fixed canvas"])
-def trained(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[GeneralizedRCNN, ExportReport]:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[GeneralizedRCNN, ExportReport]:
     with resources.as_file(resources.files("edgemask") / "assets" / "sample.safetensors") as path:
         model, spec = load_checkpoint(path)
     path = tmp_path_factory.mktemp("trained") / "m.onnx"
-    return model, export_onnx(model, path, spec=spec, shape=request.param)
+    return model, export_onnx(model, path, spec=spec)
 
 
 def test_verified_after_writing(trained: tuple[GeneralizedRCNN, ExportReport]) -> None:
@@ -75,13 +73,17 @@ def test_verified_after_writing(trained: tuple[GeneralizedRCNN, ExportReport]) -
     assert read_model(report.path).spec == report.spec
 
 
+def stretched(height: int, width: int) -> NDArray[np.uint8]:
+    return np.array(Image.fromarray(draw_scene(0, seed=9).image).resize((width, height)))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_same_detections_at_other_sizes(trained: tuple[GeneralizedRCNN, ExportReport], device: str) -> None:
     model, report = trained
     reference = ReferenceDetector(model, report.spec)
     images = {f"{side} px": draw_scene(side, seed=9, size=side).image for side in (320, 200, 411)}
-    if report.spec.canvas is None:
-        images["tall"] = draw_scene(1, seed=9).image[:, 40:280]
+    images["tall"] = draw_scene(1, seed=9).image[:, 40:280]
+    images |= {f"{height}x{width}": stretched(height, width) for height, width in ((1, 1), (31, 1333), (12, 256))}
     images["nothing"] = draw_scene(2, seed=9, objects=0).image
     with Detector(read_model(report.path), device) as detector:
         found = detector.predict(list(images.values()))
@@ -108,6 +110,7 @@ def test_names_and_outputs(case: tuple[MaskRCNN, ExportReport]) -> None:
     proto = onnx.load(case[1].path)
     assert [value.name for value in proto.graph.input] == ["images", "image_sizes"]
     assert [value.name for value in proto.graph.output] == ["batch_index", "boxes", "scores", "labels", "masks"]
+    assert {value.type.tensor_type.shape.dim[0].dim_param for value in proto.graph.output} == {"detections"}
     prefixes = {node.name.split("/")[0] for node in proto.graph.node}
     assert prefixes <= {"stage", "backbone", "fpn", "rpn", "proposals", "box_head", "nms", "mask_head", "graph"}
     assert len({node.name for node in proto.graph.node}) == len(proto.graph.node)
