@@ -60,8 +60,8 @@ GOALS = {
     "stages_equal": True,
 }
 # Weight of the norm that ends a residual branch. With 1, random blocks multiply rounding errors tenfold on their way;
-# trained ones do not.
-BRANCH_WEIGHT = 0.25
+# trained ones do not. The deeper a network is than ResNet-50, the less each branch gets.
+BRANCH_WEIGHT, BRANCHES = 0.25, 16
 Picture = NDArray[np.uint8]
 
 
@@ -140,11 +140,12 @@ def calibrate(model: nn.Module, reference: ReferenceDetector, pixels: Picture) -
     """
     done: set[nn.Module] = set()
     handles = []
+    branches = sum(name.endswith(".bn3") for name, _ in model.named_modules())
     for name, module in reference.model.named_modules():
         if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d):
             handles.append(module.register_forward_pre_hook(take_statistics))
             if name.endswith(".bn3"):
-                module.weight.fill_(BRANCH_WEIGHT)
+                module.weight.fill_(BRANCH_WEIGHT * min(1.0, BRANCHES / branches))
         elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and module.bias is not None:
             handles.append(module.register_forward_hook(spreader(SPREADS.get(name, 1.0), done)))
     found = reference.predict(pixels)

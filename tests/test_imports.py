@@ -19,7 +19,7 @@ LAYERS = [
     "drawing map_drawing",
     "evaluation models description datasets loading checkpoints reference semantic_reference divergence training",
     "runtimes",
-    "export validation quantization benchmark doctor inspection tensorrt tensorrt_rules tensorrt_scope report",
+    "export validation quantization benchmark doctor inspection tensorrt report",
     "demo cli __main__",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

@@ -1,7 +1,7 @@
 """Which nodes of a graph TensorRT's ONNX parser takes: read from its documents, never run.
 
 `SUPPORT` holds the facts of `docs/operators.md` of onnx/onnx-tensorrt for TensorRT 10.15 (op sets 9 to 24), in
-words of our own. What it and `edgemask.tensorrt_rules` know beyond that table is from the parser's source and
+words of our own. What it and `edgemask.tensorrt.rules` know beyond that table is from the parser's source and
 changelog up to 10.6, NVIDIA's operator pages of TensorRT 10 and the source of the plugin `ROIAlign_TRT`. Nothing
 here was verified on a device: the engine builder has the last word, on data types and shapes above all.
 """
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from edgemask.tensorrt_rules import RULES, VERDICTS, Finding, Verdict, data_types
-from edgemask.tensorrt_scope import STANDARD_DOMAINS, Scope, inferred
+from edgemask.tensorrt.rules import RULES, VERDICTS, Finding, Verdict, data_types
+from edgemask.tensorrt.scope import STANDARD_DOMAINS, Scope, inferred
 
 if TYPE_CHECKING:
     import onnx

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgemask.tensorrt_scope import Scope
+from edgemask.tensorrt.scope import Scope
 
 if TYPE_CHECKING:
     import onnx
