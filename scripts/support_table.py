@@ -21,6 +21,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from families import FAMILIES  # noqa: E402
+
 STORE, README = ROOT / "tests" / "support.json", ROOT / "README.md"
 BEGIN, END = "<!-- support: begin -->\n", "<!-- support: end -->\n"
 RUNTIMES = {"cpu": "ONNX Runtime", "openvino:CPU": "OpenVINO"}
@@ -44,7 +47,7 @@ def main() -> None:
         for part, found in collected(path).items():
             kept = results.get(part, {}).get("results", {})
             results[part] = found | {"results": kept | found["results"]}
-    STORE.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    STORE.write_text(json.dumps(results, indent=1) + "\n")
     before, _, rest = README.read_text().partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
@@ -82,16 +85,24 @@ def tables(results: Results) -> str:
     text = ""
     if "families" in results:
         rows = [
-            [subject.replace("_", " "), *(_runtimes(tests, names) for names in COLUMNS.values())]
+            [*_described(subject), *(_runtimes(tests, names) for names in COLUMNS.values())]
             for subject, tests in results["families"]["results"].items()
         ]
-        text += _table(["family or form", *COLUMNS], rows)
+        text += _table(["what", "narrow model of", *COLUMNS], rows)
         text += f"\n`make test`, {_stamp(results['families'])}\n\n"
     if "networks" in results:
         rows = [[f"`{name}`", *_network(devices)] for name, devices in results["networks"]["results"].items()]
-        text += _table(["network", "MB", "export", *(f"worst stage, {name}" for name in RUNTIMES.values())], rows)
+        text += _table(["network", "MB", *(f"worst stage, {name}" for name in RUNTIMES.values())], rows)
         text += f"\n`make soak`, {_stamp(results['networks'])}\n"
     return text
+
+
+def _described(subject: str) -> list[str]:
+    """Tasks of a family and the networks that it stands for; a form is its own description."""
+    family = FAMILIES.get(subject)
+    if family is None:
+        return ["form of a file", subject]
+    return [", ".join(family.tasks), ", ".join(f"`{name}`" for name in family.stands_for)]
 
 
 def _runtimes(tests: Mapping[str, Mapping[str, bool]], names: Iterable[str]) -> str:
@@ -104,9 +115,9 @@ def _runtimes(tests: Mapping[str, Mapping[str, bool]], names: Iterable[str]) -> 
 def _network(devices: Mapping[str, Mapping[str, float]]) -> list[str]:
     any_device = next(iter(devices.values()))
     if "megabytes" not in any_device:
-        return ["-", "-", *("no" for _ in RUNTIMES)]
+        return ["-", *("no" for _ in RUNTIMES)]
     errors = [f"{devices[d]['worst_error']:.1e}" if devices.get(d, {}).get("passed") else "no" for d in RUNTIMES]
-    return [f"{any_device['megabytes']:.0f}", f"{any_device['export_seconds']:.0f} s", *errors]
+    return [f"{any_device['megabytes']:.0f}", *errors]
 
 
 def _stamp(part: Mapping[str, Any]) -> str:

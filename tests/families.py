@@ -322,19 +322,19 @@ def _family(name: str, tasks: str, make: Callable[[], nn.Module], stands_for: st
 # By tasks, then by name: what makes it, and what it stands for.
 _TABLE: dict[str, dict[str, tuple[Callable[[], nn.Module], str]]] = {
     "boxes masks": {
-        "mask_basic": (lambda: _mask(resnet_fpn(BasicBlock)), "resnet18 resnet34"),
+        "mask_basic": (lambda: _mask(resnet_fpn(BasicBlock)), "maskrcnn_resnet18_fpn maskrcnn_resnet34_fpn"),
         "mask_bottleneck": (
             lambda: _mask(resnet_fpn(Bottleneck)),
-            "maskrcnn_resnet50_fpn resnet101 resnet152 wide_resnet50_2 wide_resnet101_2",
+            "maskrcnn_resnet50_fpn maskrcnn_resnet101_fpn maskrcnn_resnet152_fpn",
         ),
         "mask_resnext": (
             lambda: _mask(resnet_fpn(Bottleneck, groups=4, width_per_group=16)),
-            "resnext50_32x4d resnext101_32x8d resnext101_64x4d",
+            "maskrcnn_resnext50_32x4d_fpn maskrcnn_resnext101_32x8d_fpn",
         ),
-        "mask_mobilenet_large": (lambda: _mask(mobilenet_fpn(LARGE, [1, 2, 3, 4])), "mobilenet_v3_large"),
-        "mask_mobilenet_small": (mask_mobilenet_small, "mobilenet_v3_small"),
+        "mask_mobilenet_large": (lambda: _mask(mobilenet_fpn(LARGE, [1, 2, 3, 4])), "maskrcnn_mobilenet_v3_large_fpn"),
+        "mask_mobilenet_small": (mask_mobilenet_small, "maskrcnn_mobilenet_v3_small_fpn"),
         "mask_v2": (_mask_v2, "maskrcnn_resnet50_fpn_v2"),
-        "mask_c4": (mask_c4, "resnet50 resnet101"),
+        "mask_c4": (mask_c4, "maskrcnn_resnet50_c4"),
     },
     "boxes": {
         "faster_resnet": (_faster_resnet, "fasterrcnn_resnet50_fpn"),
@@ -343,7 +343,7 @@ _TABLE: dict[str, dict[str, tuple[Callable[[], nn.Module], str]]] = {
         "faster_mobilenet_320": (faster_mobilenet_320, "fasterrcnn_mobilenet_v3_large_320_fpn"),
     },
     "boxes keypoints": {"keypoint_resnet": (_keypoint_resnet, "keypointrcnn_resnet50_fpn")},
-    "boxes masks keypoints": {"mask_keypoint": (mask_and_keypoints, "keypointrcnn_resnet50_fpn")},
+    "boxes masks keypoints": {"mask_keypoint": (mask_and_keypoints, "maskkeypointrcnn_resnet50_fpn")},
     "semantic": {
         "semantic_fcn": (fcn, "fcn_resnet50 fcn_resnet101"),
         "semantic_deeplab": (deeplab, "deeplabv3_mobilenet_v3_large deeplabv3_resnet50 deeplabv3_resnet101"),
