@@ -47,10 +47,10 @@ class MaskHead(nn.Module):
         if self.last is None:
             logits = maps[torch.arange(labels.shape[0], device=labels.device), labels]
         else:
-            weights = self.last.weight[labels].flatten(1).unsqueeze(1)
+            weights = self.last.weight.index_select(0, labels).flatten(1).unsqueeze(1)
             logits = torch.matmul(weights, maps.flatten(2)).view(-1, *maps.shape[2:])
             if self.last.bias is not None:
-                logits = logits + self.last.bias[labels].view(-1, 1, 1)
+                logits = logits + self.last.bias.index_select(0, labels).view(-1, 1, 1)
         return logits, logits.sigmoid()
 
 

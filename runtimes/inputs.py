@@ -124,5 +124,7 @@ def _check_array(name: str, array: NDArray[Any], dtype: type[np.generic], rank: 
 
 
 def _check_shape(name: str, array: Array, expected: tuple[int, ...]) -> None:
-    if array.shape != expected or (name == "images" and not array.size):
+    if name == "images" and not array.size:
         refuse(name, f"{list(expected)}, not empty", Described(str(list(array.shape))))
+    if array.shape != expected:
+        refuse(name, str(list(expected)), Described(str(list(array.shape))))

@@ -129,7 +129,10 @@ def test_what_is_no_model_of_ours(tmp_path: Path, data: bytes, message: str) -> 
         ({DIGEST_KEY: "DIGEST"}, "lack edgemask.spec"),
         ({SPEC_KEY: "{", DIGEST_KEY: "DIGEST"}, "specification inside the model file: expected JSON"),
         ({SPEC_KEY: "{}", DIGEST_KEY: "DIGEST"}, "specification inside the model file"),
-        ({SPEC_KEY: SPEC.to_json().replace('"1.0"', '"2.0"'), DIGEST_KEY: "DIGEST"}, "format_version"),
+        (
+            {SPEC_KEY: SPEC.to_json().replace(f'"{SPEC.format_version}"', '"2.0"'), DIGEST_KEY: "DIGEST"},
+            "format_version",
+        ),
     ],
 )
 def test_metadata_that_do_not_fit(
