@@ -118,6 +118,9 @@ def test_what_is_no_model_of_ours(tmp_path: Path, data: bytes, message: str) -> 
     refused(path, message)
 
 
+OF_THE_FUTURE = SPEC.to_json().replace(f'"{SPEC.format_version}"', '"2.0"')
+
+
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
@@ -130,7 +133,7 @@ def test_what_is_no_model_of_ours(tmp_path: Path, data: bytes, message: str) -> 
         ({SPEC_KEY: "{", DIGEST_KEY: "DIGEST"}, "specification inside the model file: expected JSON"),
         ({SPEC_KEY: "{}", DIGEST_KEY: "DIGEST"}, "specification inside the model file"),
         (
-            {SPEC_KEY: SPEC.to_json().replace(f'"{SPEC.format_version}"', '"2.0"'), DIGEST_KEY: "DIGEST"},
+            {SPEC_KEY: OF_THE_FUTURE, DIGEST_KEY: "DIGEST"},
             "format_version",
         ),
     ],
