@@ -15,10 +15,10 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from edgemask.errors import UnsupportedModel, UsageError
 from edgemask.spec import ModelSpec
+from edgemask.tensorrt import MAX_TOP_K
 
 TARGETS = ("portable", "openvino", "tensorrt")
 STRIDE = 32  # of a dynamic canvas, pixels
-TENSORRT_TOPK_LIMIT = 3840  # entries that its TopK can give; NVIDIA/TensorRT issue 2721
 
 # The methods whose meaning the graph restates: an override would be lost.
 _RESTATED: dict[type[nn.Module], tuple[str, ...]] = {
@@ -200,8 +200,8 @@ def check_target(model: nn.Module, spec: ModelSpec, target: str) -> None:
         chosen["candidates per level before NMS (rpn.pre_nms_top_n)"] = model.rpn.pre_nms_top_n()
         chosen["proposals"] = spec.max_proposals or 0
     for name, number in chosen.items():
-        if number > TENSORRT_TOPK_LIMIT:
+        if number > MAX_TOP_K:
             raise UsageError(
-                f"TensorRT chooses at most {TENSORRT_TOPK_LIMIT} at a time, the model asks for {number} {name}",
+                f"TensorRT chooses at most {MAX_TOP_K} at a time, the model asks for {number} {name}",
                 "lower that number",
             )

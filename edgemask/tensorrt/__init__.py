@@ -9,5 +9,6 @@ from edgemask.tensorrt.checking import (
     Support,
     check_tensorrt,
 )
+from edgemask.tensorrt.rules import MAX_TOP_K
 
-__all__ = ["JETPACK_NOTES", "OPSETS", "SOURCE", "SUPPORT", "NodeCheck", "Support", "check_tensorrt"]
+__all__ = ["JETPACK_NOTES", "MAX_TOP_K", "OPSETS", "SOURCE", "SUPPORT", "NodeCheck", "Support", "check_tensorrt"]

@@ -17,7 +17,7 @@ Verdict = Literal["runs", "restricted", "refused"]
 Finding = tuple[Verdict, str]
 
 VERDICTS: tuple[Verdict, ...] = ("runs", "restricted", "refused")
-MAX_TOP_K = 3840
+MAX_TOP_K = 3840  # entries that TopK can give; NVIDIA/TensorRT issue 2721
 MAX_NMS_CANDIDATES = 5000  # 2000 on the oldest devices, of compute capability 5.3 and 6.2
 
 # Inputs that must not be computed, and inputs that decide a shape; by their place.

@@ -21,7 +21,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from edgemask.description import spec_of
 from edgemask.errors import UnsupportedModel, UsageError
 from edgemask.export.semantic_graph import check_semantic
-from edgemask.export.support import TARGETS, TENSORRT_TOPK_LIMIT, check_supported, check_target
+from edgemask.export.support import MAX_TOP_K, TARGETS, check_supported, check_target
 
 _built = functools.cache(narrow_c4)
 
@@ -249,7 +249,7 @@ def test_tensorrt_needs_fixed_shapes(change: dict[str, None], name: str, option:
     ],
 )
 def test_tensorrt_chooses_so_many_at_a_time(number: str, words: str) -> None:
-    assert TENSORRT_TOPK_LIMIT == 3840
+    assert MAX_TOP_K == 3840
     check_target(*tensorrt_case(**{number: 3840}), "tensorrt")
     model, spec = tensorrt_case(**{number: 3841})
     check_target(model, spec, "portable")
