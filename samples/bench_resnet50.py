@@ -30,11 +30,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from edgemask.benchmark import AGAINST, environment
+from edgemask.benchmark import AGAINST
 from edgemask.canvas import eager_size, place_on_canvas
 from edgemask.checkpoints import save_checkpoint
 from edgemask.description import spec_of
 from edgemask.divergence import compare_stages
+from edgemask.environment import environment
 from edgemask.images import load_image
 from edgemask.models import build
 from edgemask.reference import ReferenceDetector

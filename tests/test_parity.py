@@ -13,8 +13,7 @@ import pytest
 
 from edgemask.detections import Detections
 from edgemask.errors import DependencyMissing, ParityError, UsageError
-from edgemask.parity import TOLERANCES, ParityReport, Tolerance, box_ious, compare, mask_iou, pair_up
-from edgemask.parity.reports import Measure
+from edgemask.parity import TOLERANCES, Measure, ParityReport, Tolerance, box_ious, compare, mask_iou, pair_up
 
 SIZE = (240, 320)
 FP32 = TOLERANCES["fp32"]
@@ -227,7 +226,7 @@ def test_worst_images_say_how() -> None:
     broken = changed(found, masks=1 - found.masks)
     worst = compare([("moved", found, moved), ("broken", found, broken)], FP32).worst
     assert worst[0].name == "moved"
-    assert worst[0].reason.startswith("20 lost, 20 invented, box IoU down to 0.")
+    assert worst[0].reason.startswith("20 moved, box IoU down to 0.")
     assert worst[1].reason.startswith("mask IoU down to 0.")
 
 

@@ -1,6 +1,6 @@
 """How fast a model file is, beside other files, other devices, and what a user could run instead."""
 
 from edgemask.benchmark.measurement import AGAINST, bench
-from edgemask.benchmark.records import BenchReport, ContestantResult, Environment, Timing, environment
+from edgemask.benchmark.records import BenchReport, ContestantResult, Timing
 
-__all__ = ["AGAINST", "BenchReport", "ContestantResult", "Environment", "Timing", "bench", "environment"]
+__all__ = ["AGAINST", "BenchReport", "ContestantResult", "Timing", "bench"]

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from edgemask.benchmark.contestants import Contestant, FileContestant, Picture, Turn
-from edgemask.benchmark.records import BenchReport, ContestantResult, Timing, environment
+from edgemask.benchmark.records import BenchReport, ContestantResult, Timing
 from edgemask.canvas import eager_size
+from edgemask.environment import environment
 from edgemask.errors import UsageError
 from edgemask.images import load_image
 from edgemask.progress import progress

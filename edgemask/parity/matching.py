@@ -9,6 +9,9 @@ from edgemask.masks import paste_masks
 
 SAME_OBJECT = 0.5  # box IoU from which on two detections of a label are taken for the same object
 
+# COCO's for its 17 points of a person; k of a point is twice its sigma.
+_PERSON_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
+
 FloatArray = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
@@ -95,3 +98,26 @@ def mask_iou(reference: Detections, row: int, candidate: Detections, column: int
     ]
     union = int(np.count_nonzero(pasted[0] | pasted[1]))
     return int(np.count_nonzero(pasted[0] & pasted[1])) / union if union else 1.0
+
+
+def keypoint_similarity(distances: FloatArray, boxes: NDArray[np.float32]) -> FloatArray:
+    """Object keypoint similarity, COCO's OKS: 1 where all points agree, near 0 where they are a limb apart.
+
+    The area of an object is taken to be half of its box's: that of a person, whose sigmas COCO gives. Other numbers
+    of points than COCO's 17 have a sigma of 1 / K each.
+
+    Args:
+        distances: [N, K] between the points of both sides, pixels.
+        boxes: float32 [N, 4] xyxy of the objects, pixels of the same image.
+
+    Returns:
+        float64 [N].
+
+    Source: COCO keypoint evaluation, https://cocodataset.org/#keypoints-eval
+    """
+    count = distances.shape[1]
+    sigmas = _PERSON_SIGMAS if count == len(_PERSON_SIGMAS) else np.full(count, 1 / count)
+    sides = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).clip(0)
+    area = sides.prod(1)[:, None] / 2 + np.spacing(1)
+    similarity: FloatArray = np.exp(-(distances**2) / (2 * area * (2 * sigmas) ** 2)).mean(1)
+    return similarity

@@ -1,14 +1,15 @@
 """What is asked of a candidate, and the record of a comparison."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
 
-from edgemask.errors import ParityError
+from edgemask.parity.histograms import Histogram
 from edgemask.parity.matching import SAME_OBJECT
+from edgemask.parity.measures import Measure, Verdict, WorstImage
+
+TASKS = ("boxes", "masks", "keypoints")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,16 @@ class Tolerance:
     ap_difference: float | None = None
     ap_share: float | None = None
     ap_decides: bool = False
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """What is asked of detections, by the key of the measure."""
+        asked = {
+            "matched_share": self.matched_share,
+            "mask_iou": self.mask_iou,
+            "keypoint_distance": self.keypoint_distance,
+        }
+        return {key: limit for key, limit in asked.items() if limit is not None}
 
 
 # By precision of the model. Measured: a float32 export matches 882 of 882 detections at IoU 0.99 and 1e-3 of score;
@@ -76,99 +87,19 @@ TOLERANCES: Mapping[str, Tolerance] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A measured value and what is asked of it.
-
-    Attributes:
-        name: what was measured.
-        value: in 0-1 for shares; NaN where it could not be measured.
-        limit: what is asked; None: nothing.
-        side: whether the limit is the least or the most that is allowed.
-        unit: `%` for shares, `points` for differences of COCO AP (0.001 is 0.1 points), `px`, or nothing.
-    """
-
-    name: str
-    value: float
-    limit: float | None = None
-    side: Literal["least", "most"] = "least"
-    unit: Literal["%", "points", "px", ""] = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the value is as asked; one that could not be measured is not."""
-        if self.limit is None:
-            return True
-        return self.value >= self.limit if self.side == "least" else self.value <= self.limit
-
-    @property
-    def failure(self) -> str | None:
-        """A sentence that says what is wrong; None where nothing is."""
-        if self.passed or self.limit is None:
-            return None
-        if math.isnan(self.value):
-            return f"{self.name} could not be measured, {self.show(self.limit)} is asked"
-        word = "below" if self.side == "least" else "above"
-        return f"{self.name} {self.show(self.value)} is {word} {self.show(self.limit)}"
-
-    def show(self, value: float) -> str:
-        """Returns a value with the measure's unit: six digits, so that a near miss does not look like a hit."""
-        number = f"{value * 100 if self.unit in ('%', 'points') else value:.6g}"
-        return f"{number} {self.unit}".rstrip()
-
-
-@dataclass(frozen=True, slots=True)
-class WorstImage:
-    """An image on which the candidate differs from the reference, and how."""
-
-    name: str
-    reason: str
-
-
-class Verdict(ABC):
-    """What the record of every comparison can say: whether it held, and why not.
-
-    Attributes:
-        worst: the worst images first, at most 10; empty where all is well.
-    """
-
-    __slots__ = ()
-    worst: tuple[WorstImage, ...]
-
-    @property
-    @abstractmethod
-    def failures(self) -> tuple[str, ...]:
-        """One sentence for each thing that is wrong."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the candidate does what the reference does."""
-        return not self.failures
-
-    def raise_for_failure(self) -> None:
-        """Does nothing where all is well.
-
-        Raises:
-            ParityError: otherwise; names the worst images.
-        """
-        if self.passed:
-            return
-        worst = "; ".join(f"{image.name} ({image.reason})" for image in self.worst[:3])
-        remedy = f"look at the worst images: {worst}" if worst else "give images with objects that the model finds"
-        raise ParityError("the model differs from its reference: " + "; ".join(self.failures), remedy)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityReport(Verdict):
     """What a comparison found.
 
-    `reference` and `candidate` count the detections compared; each is matched, or lost (a ghost, on the candidate's
-    side), or one of the `flips`. Box IoU and score difference are those of all detections taken for the same object,
-    matched or not; mask IoU and keypoint distance those of the matched ones. NaN: there was none.
+    `reference` and `candidate` count the detections compared; each is matched, or moved (the other side has the same
+    object, elsewhere or with another score), or lost (a ghost, on the candidate's side), or one of the `flips`. Box IoU
+    and score difference are those of all detections taken for the same object, matched or not; mask IoU, keypoint
+    distance and keypoint similarity those of the matched ones. NaN: there was none.
 
     Attributes:
         images: images compared, of which `images_without_objects` have no detection in the reference.
         tasks: what both sides give.
+        histograms: how scores and overlaps are spread.
         worst: the worst images first, at most 10; empty where all is well.
         problems: what kept things from being compared.
         tolerance: what was asked.
@@ -180,6 +111,7 @@ class ParityReport(Verdict):
     reference: int
     candidate: int
     matched: int
+    moved: int
     flips: int
     lost: int
     ghosts: int
@@ -191,48 +123,64 @@ class ParityReport(Verdict):
     mask_iou_min: float
     keypoint_distance_median: float
     keypoint_distance_max: float
+    keypoint_similarity_mean: float
+    keypoint_similarity_min: float
     keypoint_score_difference_max: float
+    histograms: tuple[Histogram, ...]
     worst: tuple[WorstImage, ...]
     problems: tuple[str, ...]
     tolerance: Tolerance
 
     @property
-    def measures(self) -> tuple[Measure, ...]:
-        """The values with what is asked of them."""
-        asked = self.tolerance
-        measures = [
-            Measure("matched share", self.matched_share, asked.matched_share, unit="%"),
-            Measure("mean box IoU", self.box_iou_mean),
-            Measure("lowest box IoU", self.box_iou_min),
-            Measure("largest score difference", self.score_difference_max, side="most"),
+    def values(self) -> tuple[Measure, ...]:
+        """Everything measured."""
+        values = [
+            Measure("matched share", self.matched_share, unit="%", key="matched_share"),
+            Measure("mean box IoU", self.box_iou_mean, key="box_iou"),
+            Measure("lowest box IoU", self.box_iou_min, key="box_iou_min"),
+            Measure("largest score difference", self.score_difference_max, side="most", key="score_difference"),
         ]
         if "masks" in self.tasks:
-            measures.append(Measure("mean mask IoU", self.mask_iou_mean, asked.mask_iou))
-            measures.append(Measure("lowest mask IoU", self.mask_iou_min))
+            values.append(Measure("mean mask IoU", self.mask_iou_mean, key="mask_iou"))
+            values.append(Measure("lowest mask IoU", self.mask_iou_min, key="mask_iou_min"))
         if "keypoints" in self.tasks:
-            distance = self.keypoint_distance_median
-            measures.append(Measure("median keypoint distance", distance, asked.keypoint_distance, "most", "px"))
-            measures.append(Measure("largest keypoint distance", self.keypoint_distance_max, side="most", unit="px"))
+            middle, most = self.keypoint_distance_median, self.keypoint_distance_max
             scores = self.keypoint_score_difference_max
-            measures.append(Measure("largest keypoint score difference", scores, side="most"))
-        return tuple(measures)
+            values += [
+                Measure("median keypoint distance", middle, None, "most", "px", "keypoint_distance"),
+                Measure("largest keypoint distance", most, None, "most", "px", "keypoint_distance_max"),
+                Measure("mean keypoint similarity", self.keypoint_similarity_mean, key="oks"),
+                Measure("lowest keypoint similarity", self.keypoint_similarity_min, key="oks_min"),
+                Measure("largest keypoint score difference", scores, None, "most", "", "keypoint_score_difference"),
+            ]
+        return tuple(values)
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """What the tolerance asks, by the key of the measure."""
+        return self.tolerance.limits
 
     @property
     def headline(self) -> str:
         """A sentence that says what was compared."""
         return (
-            f"{self.images} images, {self.images_without_objects} of them without objects; "
+            f"{_images(self.images)}, {_without_objects(self.images_without_objects)}; "
             f"{self.reference} detections of the reference, {self.candidate} of the model: {self.matched} matched, "
-            f"{self.flips} at the threshold, {self.lost} lost, {self.ghosts} invented"
+            f"{self.moved} moved, {self.lost} lost, {self.ghosts} invented, {self.flips} at the threshold"
         )
 
     @property
-    def failures(self) -> tuple[str, ...]:
-        """One sentence for each thing that is wrong."""
-        if self.matched + self.lost + self.ghosts == 0:
-            nothing = f"nothing was compared: {self.images} images, on which neither side has a detection that counts"
-            return (nothing, *self.problems)
-        return (*self.problems, *(m.failure for m in self.measures if m.failure is not None))
+    def is_empty(self) -> bool:
+        """Whether there was nothing to compare."""
+        return self.matched + self.moved + self.lost + self.ghosts == 0
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """What kept things from being compared, whatever is asked."""
+        if not self.is_empty:
+            return self.problems
+        nothing = f"nothing was compared: {_images(self.images)}, on which neither side has a detection that counts"
+        return (nothing, *self.problems)
 
     def summary(self) -> dict[str, float]:
         """The figures that a model file carries, as JSON values; what was not measured is left out."""
@@ -246,3 +194,11 @@ class ParityReport(Verdict):
             "keypoint_distance_median": self.keypoint_distance_median,
         }
         return {name: round(value, 6) for name, value in figures.items() if not math.isnan(value)}
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _without_objects(count: int) -> str:
+    return "each with objects" if not count else f"{count} of them without objects"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgemask.errors import UsageError
 from edgemask.parity.comparison import WORST_IMAGES
 from edgemask.parity.matching import SAME_OBJECT
-from edgemask.parity.reports import Measure, Verdict, WorstImage
+from edgemask.parity.measures import Measure, Verdict, WorstImage
 from edgemask.semantic import BACKGROUND, LABEL_LIMIT, SemanticMap
 
 
@@ -30,6 +30,12 @@ class SemanticTolerance:
     pixel_agreement: float
     object_agreement: float
     score: float | None = None
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """What is asked, by the key of the measure."""
+        asked = {"pixel_agreement": self.pixel_agreement, "object_agreement": self.object_agreement}
+        return asked if self.score is None else asked | {"score_difference": self.score}
 
 
 # By precision of the model. Measured at float32 with FCN and DeepLabV3 on ResNet-50, 21 classes, three photographs:
@@ -78,18 +84,24 @@ class SemanticParity(Verdict):
     tolerance: SemanticTolerance
 
     @property
-    def measures(self) -> tuple[Measure, ...]:
-        """The values with what is asked of them."""
-        asked = self.tolerance
+    def values(self) -> tuple[Measure, ...]:
+        """Everything measured."""
         return (
-            Measure("pixel agreement", self.pixel_agreement, asked.pixel_agreement, unit="%"),
-            Measure("pixel agreement of the worst image", self.pixel_agreement_min, unit="%"),
-            Measure("object agreement", self.object_agreement, asked.object_agreement, unit="%"),
-            Measure("mean IoU of the labels", self.label_iou_mean),
-            Measure("lowest IoU of a label", self.label_iou_min),
-            Measure("largest score difference", self.score_difference_max, asked.score, "most"),
+            Measure("pixel agreement", self.pixel_agreement, unit="%", key="pixel_agreement"),
+            Measure(
+                "pixel agreement of the worst image", self.pixel_agreement_min, unit="%", key="pixel_agreement_min"
+            ),
+            Measure("object agreement", self.object_agreement, unit="%", key="object_agreement"),
+            Measure("mean IoU of the labels", self.label_iou_mean, key="label_iou"),
+            Measure("lowest IoU of a label", self.label_iou_min, key="label_iou_min"),
+            Measure("largest score difference", self.score_difference_max, side="most", key="score_difference"),
             Measure("background", self.background_share, unit="%"),
         )
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """What the tolerance asks, by the key of the measure."""
+        return self.tolerance.limits
 
     @property
     def headline(self) -> str:
@@ -100,15 +112,20 @@ class SemanticParity(Verdict):
         )
 
     @property
-    def failures(self) -> tuple[str, ...]:
-        """One sentence for each thing that is wrong.
+    def is_empty(self) -> bool:
+        """Whether there was nothing to compare.
 
         Where both sides give one and the same label to every pixel, a model that is stuck looks like a sound one.
         """
-        if len(self.labels) < 2:
-            seen = f", on which every pixel has label {self.labels[0]} on both sides" if self.labels else ""
-            return (f"nothing was compared: {self.images} images{seen}",)
-        return tuple(measure.failure for measure in self.measures if measure.failure is not None)
+        return len(self.labels) < 2
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """What kept things from being compared, whatever is asked."""
+        if not self.is_empty:
+            return ()
+        seen = f", on which every pixel has label {self.labels[0]} on both sides" if self.labels else ""
+        return (f"nothing was compared: {self.images} images{seen}",)
 
     def summary(self) -> dict[str, float]:
         """The figures that a model file carries, as JSON values; what was not measured is left out."""
