@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemask.checks import Described, refuse, several, whole
-from edgemask.masks import bitmap_to_rle, import_supervision, paste_each, paste_masks
+from edgemask.masks import import_supervision, masks_to_rle, paste_masks
 
 if TYPE_CHECKING:
     import supervision
@@ -148,9 +148,9 @@ class Detections:
                 }
             )
         if self.masks is not None:
-            bitmaps = paste_each(self.masks, self.boxes, self.image_size)
-            for record, bitmap in zip(records, bitmaps, strict=True):
-                record["segmentation"] = bitmap_to_rle(bitmap)
+            run_lengths = masks_to_rle(self.masks, self.boxes, self.image_size)
+            for record, segmentation in zip(records, run_lengths, strict=True):
+                record["segmentation"] = segmentation
         if self.keypoints is not None:
             for record, points in zip(records, self.keypoints, strict=True):
                 record["keypoints"] = points.ravel().tolist()

@@ -41,7 +41,7 @@ def paste_masks(masks: FloatArray, boxes: FloatArray, image_size: tuple[int, int
     _check_masks(masks, boxes)
     bitmaps = np.zeros((len(masks), *image_size), np.bool_)
     for bitmap, mask, box in zip(bitmaps, masks, _expanded(boxes, masks.shape[-1]), strict=True):
-        _paste(bitmap, mask, box, threshold)
+        _paste(mask, box, image_size, threshold, bitmap)
     return bitmaps
 
 
@@ -53,6 +53,65 @@ def paste_each(
     return (
         paste_masks(masks[row : row + 1], boxes[row : row + 1], image_size, threshold)[0] for row in range(len(masks))
     )
+
+
+def paste_crop(
+    mask: FloatArray, box: FloatArray, image_size: tuple[int, int], threshold: float = 0.5
+) -> tuple[Bitmap, int, int]:
+    """Pastes one mask, and only where it can reach: its pixels beyond the crop are all False.
+
+    Args:
+        mask: float32 [M, M] probabilities inside the box.
+        box: float32 [4] xyxy, pixels of the image.
+        image_size: (H, W) in pixels.
+        threshold: probability.
+
+    Returns:
+        The crop, bool [h, w], and the row and column of its first pixel in the image. The box with the mask's border
+        of one cell, cut off at the image's edges; [0, 0] at (0, 0) where nothing of it lies in the image.
+
+    Raises:
+        UsageError: as `paste_masks`.
+    """
+    _check_masks(mask[None], box[None])
+    return _paste(mask, _expanded(box[None], len(mask))[0], image_size, threshold)
+
+
+def masks_to_rle(
+    masks: FloatArray, boxes: FloatArray, image_size: tuple[int, int], threshold: float = 0.5
+) -> list[dict[str, Any]]:
+    """Returns what `bitmap_to_rle` gives of each of `paste_masks`' bitmaps, without making whole bitmaps.
+
+    Takes what `paste_masks` takes.
+
+    Raises:
+        UsageError: as `paste_masks`.
+        DependencyMissing: faster_coco_eval is not installed.
+    """
+    _check_masks(masks, boxes)
+    height, width = image_size
+    runs = [
+        {"size": [height, width], "counts": _run_lengths(*_paste(mask, box, image_size, threshold), image_size)}
+        for mask, box in zip(masks, _expanded(boxes, masks.shape[-1]), strict=True)
+    ]
+    return [_with_text(rle) for rle in _coco_masks().frPyObjects(runs, height, width)] if runs else []
+
+
+def _run_lengths(crop: Bitmap, top: int, left: int, image_size: tuple[int, int]) -> list[int]:
+    """COCO's uncompressed counts of a bitmap: pixels column by column, the first run of them outside the object."""
+    height, width = image_size
+    rows, columns = crop.shape
+    # A row of False between the columns: no run of the crop goes on from one into the next.
+    closed = np.zeros((columns, rows + 1), np.bool_)
+    closed[:, :rows] = crop.T
+    flat = closed.ravel()
+    column, row = np.divmod(np.flatnonzero(np.diff(flat, prepend=False)), rows + 1)
+    edges = (column + left) * height + row + top
+    if rows == height:  # but in the image a run at its lower edge may go on at the upper one
+        joined = np.flatnonzero(edges[1:] == edges[:-1])
+        edges = np.delete(edges, [joined, joined + 1])
+    counts: list[int] = np.diff(edges, prepend=0, append=height * width).tolist()
+    return counts if counts[-1] else counts[:-1]
 
 
 def _check_masks(masks: FloatArray, boxes: FloatArray) -> None:
@@ -72,27 +131,32 @@ def _expanded(boxes: FloatArray, side: int) -> NDArray[np.int64]:
     return np.concatenate([centre - half, centre + half], axis=1).astype(np.int64)
 
 
-def _paste(bitmap: Bitmap, mask: FloatArray, box: NDArray[np.int64], threshold: float) -> None:
-    left, top, right, bottom = (int(side) for side in box)
-    height, width = bitmap.shape
-    first_row, last_row = max(top, 0), min(bottom + 1, height)
-    first_column, last_column = max(left, 0), min(right + 1, width)
+def _paste(
+    mask: FloatArray, box: NDArray[np.int64], image_size: tuple[int, int], threshold: float, frame: Bitmap | None = None
+) -> tuple[Bitmap, int, int]:
+    left, top, right, bottom = box.tolist()
+    first_row, last_row = max(top, 0), min(bottom + 1, image_size[0])
+    first_column, last_column = max(left, 0), min(right + 1, image_size[1])
     if first_row >= last_row or first_column >= last_column:
-        return
-    mask = np.pad(mask, _PADDING)
-    side = len(mask)
+        return np.zeros((0, 0), np.bool_), 0, 0
+    side = len(mask) + 2 * _PADDING
+    padded = np.zeros((side, side), np.float32)
+    padded[_PADDING:-_PADDING, _PADDING:-_PADDING] = mask
     low, high, across = bilinear_axis(side, right - left + 1, first_column - left, last_column - left)
-    columns = mask[:, low] + (mask[:, high] - mask[:, low]) * across
+    columns = padded[:, low] + (padded[:, high] - padded[:, low]) * across
     above, below, down = bilinear_axis(side, bottom - top + 1, first_row - top, last_row - top)
-    region = bitmap[first_row:last_row, first_column:last_column]
-    for start in range(0, len(region), _ROWS):
+    crop = np.empty((last_row - first_row, last_column - first_column), np.bool_)
+    if frame is not None:
+        crop = frame[first_row:last_row, first_column:last_column]
+    for start in range(0, len(crop), _ROWS):
         rows = slice(start, start + _ROWS)
         values = columns[below[rows]]
         upper = columns[above[rows]]
         values -= upper
         values *= down[rows, None]
         values += upper
-        np.greater(values, np.float32(threshold), out=region[rows])
+        np.greater(values, np.float32(threshold), out=crop[rows])
+    return crop, first_row, first_column
 
 
 def bitmap_to_rle(bitmap: Bitmap) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,18 @@ def test_coco_records() -> None:
     assert records[0]["keypoints"] == list(range(15))
     for record, bitmap in zip(records, found.bitmaps(), strict=True):
         np.testing.assert_array_equal(rle_to_bitmap(record["segmentation"]), bitmap)
+
+
+def test_coco_records_of_a_large_image_make_no_bitmap() -> None:
+    pytest.importorskip("faster_coco_eval")
+    tracemalloc.start()
+    try:
+        records = full(image_size=(20_000, 30_000)).to_coco(1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [record["segmentation"]["size"] for record in records] == [[20_000, 30_000]] * 3
+    assert peak < 2_000_000  # a bitmap would be 600 MB
 
 
 def test_coco_records_without_masks_need_no_library() -> None:

@@ -13,6 +13,8 @@ from edgemask.errors import DependencyMissing, UsageError
 from edgemask.masks import (
     bitmap_to_polygons,
     bitmap_to_rle,
+    masks_to_rle,
+    paste_crop,
     paste_each,
     paste_masks,
     rle_to_bitmap,
@@ -87,6 +89,74 @@ def test_paste_each_is_the_same_one_at_a_time() -> None:
         paste_each(masks, boxes[:2], (90, 120))  # at the call, not at the first step
 
 
+def scattered(chance: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, int]]:
+    """Masks of any kind in boxes inside, across and beyond the edges of images that may be a pixel wide."""
+    height, width = (int(side) for side in chance.integers(1, chance.choice([2, 4, 50]) + 1, 2))
+    side = int(chance.choice([1, 2, 7, 28]))
+    masks = chance.random((8, side, side)) ** chance.choice([0.05, 1, 4])  # nearly full, mixed, nearly empty
+    corners = chance.uniform(-1.5, 1.5, (8, 2)) * [width, height]
+    boxes = np.concatenate([corners, corners + chance.uniform(0, 2.5, (8, 2)) ** 2 * [width, height]], axis=1)
+    boxes[0] = [-width, -height, 2 * width, 2 * height]
+    return masks.astype(np.float32), boxes.astype(np.float32), (height, width)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_crops_and_run_lengths_are_those_of_the_whole(seed: int) -> None:
+    pytest.importorskip("faster_coco_eval")
+    masks, boxes, size = scattered(np.random.default_rng(seed))
+    bitmaps = paste_masks(masks, boxes, size, 0.4)
+    for mask, box, bitmap in zip(masks, boxes, bitmaps, strict=True):
+        crop, top, left = paste_crop(mask, box, size, 0.4)
+        height, width = crop.shape
+        whole = np.zeros(size, bool)
+        whole[top : top + height, left : left + width] = crop
+        np.testing.assert_array_equal(whole, bitmap)
+    assert masks_to_rle(masks, boxes, size, 0.4) == [bitmap_to_rle(bitmap) for bitmap in bitmaps]
+
+
+def test_scattered_masks_are_of_every_kind() -> None:
+    """What the test above would be nothing without."""
+    kinds = set()
+    for seed in range(60):
+        masks, boxes, size = scattered(np.random.default_rng(seed))
+        for bitmap in paste_masks(masks, boxes, size, 0.4):
+            wraps = bool(size[1] > 1 and (bitmap[-1, :-1] & bitmap[0, 1:]).any())
+            kinds.add((bool(bitmap.any()), bool(bitmap.all()), bool(bitmap[0, 0]), bool(bitmap[-1, -1]), wraps))
+    assert {
+        (False, False, False, False, False),
+        (True, True, True, True, False),
+        (True, True, True, True, True),
+    } < kinds
+    assert {(True, False, start, end, wraps) for start in (0, 1) for end in (0, 1) for wraps in (0, 1)} <= kinds
+
+
+def test_a_crop_is_no_larger_than_its_box_with_a_cell_around() -> None:
+    box = np.array([100, 200, 128, 228], np.float32)
+    crop, top, left = paste_crop(np.ones((28, 28), np.float32), box, (20_000, 30_000))
+    assert (crop.shape, top, left) == ((31, 31), 199, 99)
+    beyond = np.array([-90, -90, -50, -50], np.float32)
+    assert paste_crop(np.ones((28, 28), np.float32), beyond, (64, 64))[0].shape == (0, 0)
+
+
+def test_run_lengths_of_masks_make_no_bitmap() -> None:
+    pytest.importorskip("faster_coco_eval")
+    masks, size = np.ones((50, 28, 28), np.float32), (20_000, 30_000)
+    boxes = np.tile(np.array([100, 200, 128, 228], np.float32), (50, 1))
+    tracemalloc.start()
+    try:
+        runs = masks_to_rle(masks, boxes, size)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [rle["size"] for rle in runs] == [[20_000, 30_000]] * 50
+    assert peak < 2_000_000  # a bitmap would be 600 MB
+
+
+def test_no_masks_no_run_lengths() -> None:
+    pytest.importorskip("faster_coco_eval")
+    assert masks_to_rle(np.zeros((0, 28, 28), np.float32), np.zeros((0, 4), np.float32), (5, 7)) == []
+
+
 def test_paste_holds_no_floats_of_the_image() -> None:
     count, size = 20, (1000, 1000)
     masks = np.ones((count, 28, 28), np.float32)
@@ -112,8 +182,12 @@ def test_paste_holds_no_floats_of_the_image() -> None:
     ],
 )
 def test_unusable_arrays_are_refused(masks: Any, boxes: Any, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        paste_masks(masks, boxes, (10, 10))
+    for use in (paste_masks, masks_to_rle):
+        with pytest.raises(UsageError, match=message):
+            use(masks, boxes, (10, 10))
+    if len(masks) == len(boxes):
+        with pytest.raises(UsageError, match=message):
+            paste_crop(masks[0], boxes[0], (10, 10))
 
 
 # Run lengths
@@ -226,6 +300,8 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faster_coco_eval.core", None)
     with pytest.raises(DependencyMissing, match=r"edgemask\[coco\]"):
         bitmap_to_rle(bitmap)
+    with pytest.raises(DependencyMissing, match=r"edgemask\[coco\]"):
+        masks_to_rle(np.ones((1, 2, 2), np.float32), np.ones((1, 4), np.float32), (3, 3))
     monkeypatch.setitem(sys.modules, "supervision", None)
     module.import_supervision.cache_clear()
     with pytest.raises(DependencyMissing, match=r"edgemask\[draw\]"):

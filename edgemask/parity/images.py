@@ -19,9 +19,9 @@ KINDS: dict[Kind, str] = {
     "lost": "lost",
     "ghost": "invented",
     "box": "moved",
-    "mask": "mask differs",
-    "keypoints": "keypoints moved",
-    "score": "score differs",
+    "mask": "with another mask",
+    "keypoints": "with other keypoints",
+    "score": "with another score",
     "flip": "at the threshold",
 }
 

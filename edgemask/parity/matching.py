@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from edgemask.detections import Detections
 from edgemask.errors import DependencyMissing, UsageError
-from edgemask.masks import paste_masks
+from edgemask.masks import paste_crop
 
 SAME_OBJECT = 0.5  # box IoU from which on two detections of a label are taken for the same object
 
@@ -85,19 +85,17 @@ def mask_iou(reference: Detections, row: int, candidate: Detections, column: int
     """
     if reference.masks is None or candidate.masks is None:
         raise UsageError("masks: expected them on both sides, got None", "compare models that give masks")
-    boxes = np.stack([reference.boxes[row], candidate.boxes[column]])
-    # Pasting reaches one mask cell beyond the box, and a pixel more by rounding.
-    reach = (boxes[:, 2:] - boxes[:, :2]) / min(reference.masks.shape[1], candidate.masks.shape[1]) + 2
-    height, width = reference.image_size
-    left, top = np.floor((boxes[:, :2] - reach).min(0)).clip(0).astype(int)
-    right, bottom = np.ceil((boxes[:, 2:] + reach).max(0)).clip(1, (width, height)).astype(int)
-    # The image is cut off behind the masks; what lies in front of them is reserved but never touched.
-    pasted = [
-        paste_masks(masks[None], box[None], (int(bottom), int(right)))[0, top:, left:]
-        for masks, box in ((reference.masks[row], boxes[0]), (candidate.masks[column], boxes[1]))
-    ]
-    union = int(np.count_nonzero(pasted[0] | pasted[1]))
-    return int(np.count_nonzero(pasted[0] & pasted[1])) / union if union else 1.0
+    one, top, left = paste_crop(reference.masks[row], reference.boxes[row], reference.image_size)
+    other, other_top, other_left = paste_crop(candidate.masks[column], candidate.boxes[column], candidate.image_size)
+    down, right = other_top - top, other_left - left  # from the first crop's corner to the second one's
+    shared = int(
+        np.count_nonzero(
+            one[max(down, 0) : max(down + other.shape[0], 0), max(right, 0) : max(right + other.shape[1], 0)]
+            & other[max(-down, 0) : max(one.shape[0] - down, 0), max(-right, 0) : max(one.shape[1] - right, 0)]
+        )
+    )
+    union = int(np.count_nonzero(one)) + int(np.count_nonzero(other)) - shared
+    return shared / union if union else 1.0
 
 
 def keypoint_similarity(distances: FloatArray, boxes: NDArray[np.float32]) -> FloatArray:

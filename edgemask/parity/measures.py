@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgemask.errors import ParityError
+from edgemask.parity.figures import figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +45,15 @@ class Measure:
         """A sentence that says what is wrong; None where nothing is."""
         if self.passed or self.limit is None:
             return None
+        value, limit = figures(self.value, self.limit, self.unit)
         if math.isnan(self.value):
-            return f"{self.name} could not be measured, {self.show(self.limit)} is asked"
+            return f"{self.name} could not be measured, {limit} is asked"
         word = "below" if self.side == "least" else "above"
-        return f"{self.name} {self.show(self.value)} is {word} {self.show(self.limit)}"
+        return f"{self.name} {value} is {word} {limit}"
 
     def show(self, value: float) -> str:
-        """Returns a value with the measure's unit: six digits, so that a near miss does not look like a hit."""
-        number = f"{value * 100 if self.unit in ('%', 'points') else value:.6g}"
-        return f"{number} {self.unit}".rstrip()
+        """Returns a value with the measure's unit, as `figures` writes it."""
+        return figures(value, None, self.unit)[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,18 @@ import pytest
 
 from edgemask.detections import Detections
 from edgemask.errors import DependencyMissing, ParityError, UsageError
-from edgemask.parity import TOLERANCES, Measure, ParityReport, Tolerance, box_ious, compare, mask_iou, pair_up
+from edgemask.parity import (
+    TOLERANCES,
+    ImageParity,
+    Measure,
+    ParityReport,
+    Tolerance,
+    box_ious,
+    compare,
+    keypoint_similarity,
+    mask_iou,
+    pair_up,
+)
 
 SIZE = (240, 320)
 FP32 = TOLERANCES["fp32"]
@@ -80,7 +91,7 @@ def test_what_lies_within_the_tolerance_passes() -> None:
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        pytest.param(with_ghosts, "matched share 7.40741 % is below 99.9 %", id="500 ghosts"),
+        pytest.param(with_ghosts, "matched share 7.4074 % is below 99.9 %", id="500 ghosts"),
         pytest.param(lambda d: changed(d, labels=d.labels + 1), "matched share 0 % is below 99.9 %", id="labels"),
         pytest.param(lambda d: changed(d, boxes=d.boxes + 2), "matched share 0 % is below 99.9 %", id="offset"),
         pytest.param(
@@ -227,7 +238,7 @@ def test_worst_images_say_how() -> None:
     worst = compare([("moved", found, moved), ("broken", found, broken)], FP32).worst
     assert worst[0].name == "moved"
     assert worst[0].reason.startswith("20 moved, box IoU down to 0.")
-    assert worst[1].reason.startswith("mask IoU down to 0.")
+    assert worst[1].reason.startswith("20 with another mask, mask IoU down to 0.")
 
 
 def test_keypoints() -> None:
@@ -326,3 +337,79 @@ def test_mask_iou_needs_masks() -> None:
 def test_measures(measure: Measure, failure: str | None) -> None:
     assert measure.failure == failure
     assert measure.passed is (failure is None)
+
+
+def test_each_mismatch_has_a_kind() -> None:
+    def fault(found: Detections) -> Detections:
+        boxes, scores, masks = found.boxes.copy(), found.scores.copy(), found.masks.copy()
+        boxes[1] += 4
+        scores[2] = (scores[2] + scores[3]) / 2
+        masks[4] = 1 - masks[4]
+        return changed(found, boxes=boxes, scores=scores, masks=masks)[np.arange(20) != 6]
+
+    kept: list[ImageParity] = []
+    found = found_on(3)
+    report = compare([("a", found, fault(found))], FP32, watch=kept.append)
+    (image,) = kept
+    rows = {mismatch.kind: mismatch for mismatch in image.mismatches}
+    assert list(rows) == ["lost", "box", "mask", "score"]
+    assert [rows[kind].score for kind in ("lost", "box", "mask", "score")] == pytest.approx(found.scores[[6, 1, 4, 2]])
+    assert rows["lost"].box == pytest.approx(found.boxes[6])
+    assert rows["box"].label == found.labels[1]
+    assert (report.matched, report.moved, report.lost, report.ghosts) == (17, 2, 1, 0)
+    assert report.matched_share == pytest.approx(34 / 39)
+    assert image.damage == pytest.approx(3 + (1 - image.mask_iou).sum())
+
+
+def test_a_tied_group_cut_off_by_the_limit_is_compared_as_a_group() -> None:
+    """Ten of twenty equally sure objects fit; which ten is chance, and the sure one before them is not."""
+    found = found_on(5, 20)
+    sure = detections([[0, 0, 20, 20]], [0.95], masks=np.ones((1, 14, 14), np.float32))
+    tied = changed(found, scores=np.full(20, 0.5, np.float32))
+
+    def with_sure(rows: slice) -> Detections:
+        fields = ("boxes", "scores", "labels", "masks")
+        return detections(**{n: np.concatenate([getattr(sure, n), getattr(tied[rows], n)]) for n in fields})
+
+    one, other = with_sure(slice(0, 10)), with_sure(slice(6, 16))
+    assert not compare([("a", one, other)], FP32).passed
+    report = compare([("a", one, other)], FP32, max_detections=11)
+    assert report.passed
+    assert (report.matched, report.flips) == (5, 12)
+    assert not compare([("a", one, other[1:])], FP32, max_detections=10).passed
+
+
+def test_histograms_count_everything() -> None:
+    report = compared(lambda found: found[:-1])
+    counts = {histogram.name: histogram.counts for histogram in report.histograms}
+    assert sum(counts["score"]["reference"]) == 200
+    assert sum(counts["score"]["model"]) == 190
+    assert counts["box IoU"]["pairs"][-1] == counts["mask IoU"]["pairs"][-1] == 190
+
+
+def test_keypoint_similarity_is_that_of_cocos_library() -> None:
+    mask = pytest.importorskip("pycocotools.cocoeval")
+    rng = np.random.default_rng(4)
+    points = rng.uniform(0, 100, (3, 17, 3)).astype(np.float32)
+    points[..., 2] = 1
+    other = points + np.float32([3, -2, 0]) * rng.uniform(0, 1, (3, 17, 1)).astype(np.float32)
+    boxes = np.array([[0, 0, 50, 80], [10, 0, 110, 90], [0, 5, 20, 30]], np.float32)
+    distances = np.linalg.norm((points - other)[..., :2].astype(np.float64), axis=-1)
+    found = keypoint_similarity(distances, boxes)
+    evaluation = mask.COCOeval(iouType="keypoints")
+    for row in range(3):
+        left, top, right, bottom = boxes[row].tolist()
+        area = (right - left) * (bottom - top) / 2
+        truth = {"keypoints": points[row].ravel().tolist(), "num_keypoints": 17, "area": area}
+        truth["bbox"] = [left, top, right - left, bottom - top]
+        evaluation._gts = {(1, 1): [truth]}
+        evaluation._dts = {(1, 1): [{"keypoints": other[row].ravel().tolist(), "score": 1.0}]}
+        assert evaluation.computeOks(1, 1)[0, 0] == pytest.approx(found[row], abs=1e-6)
+    assert found.min() > 0.5
+
+
+def test_keypoints_of_other_numbers_have_equal_sigmas() -> None:
+    boxes = np.array([[0, 0, 20, 40]], np.float32)
+    near, far = (keypoint_similarity(np.full((1, 5), distance), boxes)[0] for distance in (1.0, 5.0))
+    assert near == pytest.approx(np.exp(-1 / (2 * 400 * 0.16)))
+    assert far < near
