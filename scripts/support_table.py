@@ -89,7 +89,7 @@ def tables(results: Results) -> str:
             for subject, tests in results["families"]["results"].items()
         ]
         text += _table(["what", "narrow model of", *COLUMNS], rows)
-        text += f"\n`make test`, {_stamp(results['families'])}\n\n"
+        text += f"\n`make test` and `make soak`, {_stamp(results['families'])}\n\n"
     if "networks" in results:
         rows = [[f"`{name}`", *_network(devices)] for name, devices in results["networks"]["results"].items()]
         text += _table(["network", "MB", *(f"worst stage, {name}" for name in RUNTIMES.values())], rows)

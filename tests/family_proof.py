@@ -5,12 +5,14 @@ tensors. The files `test_families_*.py` hold the families, each with a class tha
 and a fixture `exported`; `scripts/support_table.py` makes the README's table of their results.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 from families import load
 from numpy.typing import NDArray
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -50,6 +52,14 @@ class Variant:
 
 
 FIXED = {"shape": CANVAS, "batch": 3}
+# Every way to build a graph once. The others differ from these in blocks, widths or heads that share their code, and are
+# proven by `make soak`: each costs twenty seconds of export.
+EVERY_DAY = {"mask_bottleneck", "mask_mobilenet_large", "mask_v2", "mask_c4", "keypoint_resnet", "mask_keypoint"}
+
+
+def parameters(names: Iterable[str]) -> list[ParameterSet]:
+    """Families as parameters of a fixture."""
+    return [pytest.param(name, marks=[] if name in EVERY_DAY else pytest.mark.soak) for name in names]
 
 
 def common_canvas(images: dict[str, NDArray[np.uint8]], spec: ModelSpec) -> tuple[int, int]:

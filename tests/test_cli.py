@@ -25,7 +25,7 @@ COMMANDS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: i
 # Of the command alone: how an answer is given, and where files are read from or written to.
 OWN = {
     "export": {"output", "as_json", "classes", "for_image"},
-    "validate": {"report", "as_json"},
+    "validate": {"report", "as_json", "max_drop", "min_matched", "min_mask_iou", "max_latency_ratio", "max_size"},
     "predict": {"images", "output", "score", "coco", "annotations", "proposals", "as_json"},
     "inspect": {"as_json"},
     "bench": {"device", "as_json"},  # the function takes a list of devices

@@ -119,36 +119,6 @@ def test_an_image_that_the_annotations_do_not_list_is_refused(tmp_path: Path) ->
         image_ids([tmp_path / "a.png"], tmp_path / "missing.json")
 
 
-@pytest.mark.openvino
-def test_validate_compares_several_devices(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_images(tmp_path / "in", "a.png", "b.png")
-    words = ["validate", str(toy), "--reference", str(toy), "--images", str(tmp_path / "in")]
-    words += ["--device", "cpu", "--device", "openvino", "--report", str(tmp_path / "report"), "--limit", "1"]
-    assert main([*words, "--json"]) == 0
-    text = capsys.readouterr().out
-    record = json.loads(text)
-    assert json.loads((tmp_path / "report" / "report.json").read_text()) == record
-    assert [one["device"] for one in record["reports"]] == ["cpu", "openvino:CPU"]
-    assert record["passed"] is True
-    assert [one["parity"]["images"] for one in record["reports"]] == [1, 1]
-    assert main(words) == 0
-    shown = capsys.readouterr().out
-    assert "cpu" in shown
-    assert "openvino:CPU" in shown
-    assert "matched share" in shown
-
-
-def test_validate_fails_with_exit_code_1(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_images(tmp_path / "in", "a.png")
-    other = write_toy(tmp_path / "other.onnx", scores=(0.9, 0.3))
-    words = ["validate", str(other), "--reference", str(toy), "--images", str(tmp_path / "in"), "--device", "cpu"]
-    assert main(words) == 1
-    shown = capsys.readouterr().out
-    assert "FAILED: matched share 50 % is below 99.9 %" in shown
-    assert main([*words, "--json"]) == 1
-    assert json.loads(capsys.readouterr().out)["passed"] is False
-
-
 def test_export_passes_its_options_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

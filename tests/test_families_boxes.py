@@ -2,7 +2,7 @@
 
 import pytest
 from families import FAMILIES
-from family_proof import DetectionProof, Variant, exported_variant
+from family_proof import DetectionProof, Variant, exported_variant, parameters
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from edgemask.export import ExportReport
@@ -12,7 +12,7 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(scope="module", params=parameters(VARIANTS))
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[GeneralizedRCNN, ExportReport]:

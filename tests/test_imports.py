@@ -15,10 +15,12 @@ FOLDERS = {"edgemask": "edgemask", "export": "edgemask.export", "runtimes": "edg
 
 # A module may import from its own row and from the rows above it. A new module is put into its row here.
 LAYERS = [
-    "errors checks files progress spec detections semantic images canvas masks keypoints proposals ops parity scenes",
+    "errors checks files progress environment spec detections semantic images canvas masks keypoints proposals ops "
+    "parity runs stage_record scenes",
     "drawing map_drawing",
-    "evaluation models description datasets loading checkpoints reference semantic_reference divergence training",
+    "evaluation models description datasets loading checkpoints reference semantic_reference reference_stages training",
     "runtimes",
+    "divergence optest",
     "export validation quantization benchmark doctor inspection tensorrt report",
     "demo cli __main__",
 ]
@@ -30,8 +32,8 @@ COMMAND_LINE = LIGHT | {"rich", "typer"}
 PYTORCH = LIGHT | {"safetensors", "torch", "torchvision"}
 AT_TOP = {
     **dict.fromkeys(["cli", "demo", "report"], COMMAND_LINE),
-    **dict.fromkeys(["models", "description", "checkpoints", "reference", "divergence", "semantic_reference"], PYTORCH),
-    **dict.fromkeys(["datasets", "loading", "training"], PYTORCH),
+    **dict.fromkeys(["models", "description", "checkpoints", "reference", "semantic_reference"], PYTORCH),
+    **dict.fromkeys(["reference_stages", "datasets", "loading", "training"], PYTORCH),
     "runtimes": LIGHT | {"onnx"},
     "export": PYTORCH | {"onnx", "onnxscript"},
 }

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 LINKS = {"edgemask/export": "../export", "edgemask/runtimes": "../runtimes"}
-DATA_SUFFIXES = {".safetensors", ".json"}
+DATA_SUFFIXES = {".json", ".safetensors", ".jinja", ".css", ".js"}
 LONGEST_FILE = 300  # lines; reference/style.md: files of its anchors grew past 5,000
 
 

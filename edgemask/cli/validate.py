@@ -1,46 +1,41 @@
 """`edgemask validate`."""
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemask.cli.answers import answer, facts, working
-from edgemask.cli.options import AsJson, ModelFile
+from edgemask.cli.answers import answer, facts, note, working
+from edgemask.cli.options import AsJson, ModelFile, check_folder
+from edgemask.errors import UsageError
 from edgemask.files import creating
-from edgemask.report import print_validation, table, to_json
+from edgemask.report import print_validation, to_html, to_json, to_junit, to_markdown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rich.console import Console
 
-    from edgemask.parity import Measure
-    from edgemask.validation import ValidationReport
+    from edgemask.validation import Limit, Validation
 
 EXAMPLE = """\b
 Example: edgemask validate model.onnx --reference model.safetensors \\
-             --images val/ --device cpu --device openvino"""
-
-
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """The reports of all devices; `passed` if all of them did."""
-
-    reports: tuple["ValidationReport", ...]
-    passed: bool
+             --images val/ --device cpu --device openvino
+Example: edgemask validate int8.onnx --reference model.safetensors \\
+             --images val/ --annotations val.json --gate gate.toml"""
+_PICTURES = 24  # in the gallery of the page
+_JOURNAL = "partial"  # folder under that of the report
 
 
 def validate(
     model: ModelFile,
     reference: Annotated[
-        str, typer.Option(metavar="REF", help="Checkpoint, builder, package.module:function, or other.onnx.")
+        str,
+        typer.Option(
+            metavar="REF", help="Checkpoint, builder, package.module:function, other.onnx, or stored run.npz."
+        ),
     ],
     images: Annotated[Path, typer.Option(metavar="DIR", help="Images to compare on.")],
     annotations: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Their COCO-format annotations: compares AP too.")
+        Path | None, typer.Option(metavar="FILE", help="Their COCO-format annotations: compares AP on them.")
     ] = None,
     weights: Annotated[
         str | None, typer.Option(metavar="FILE|NAME", help="Of the reference, if it is a builder.")
@@ -48,58 +43,108 @@ def validate(
     device: Annotated[
         list[str] | None, typer.Option(metavar="D", help="As for predict; may be given several times.  [default: auto]")
     ] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Take the first N images only.")] = None,
-    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write DIR/report.json.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write report.html, .json, .md and junit.xml to DIR.")
+    ] = None,
+    save_run: Annotated[
+        Path | None, typer.Option(metavar="RUN.npz", help="Keep what the reference found: REF for other machines.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Take N images only.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="S", min=0, help="Draw these N, not the first ones.")] = None,
+    skip_bad_images: Annotated[
+        bool,
+        typer.Option("--skip-bad-images", help="Leave out what is missing or unreadable."),
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption; needs --report.")] = False,
+    gate: Annotated[
+        Path | None,
+        typer.Option(metavar="GATE.toml", help="What is asked, in place of the precision's."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="AP of each task at most X lower: 0.01 is one point."),
+    ] = None,
+    min_matched: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Share of detections matched, 0-1."),
+    ] = None,
+    min_mask_iou: Annotated[float | None, typer.Option(metavar="X", help="Mean IoU of matched masks, 0-1.")] = None,
+    max_latency_ratio: Annotated[
+        float | None, typer.Option(metavar="X", help="Median time over the reference's.")
+    ] = None,
+    max_size: Annotated[float | None, typer.Option(metavar="MB", help="Size of the model file.")] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(metavar="JSON", help="report.json of before, for [max_regression]."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove that a model file does what its reference does."""
+    check_folder(save_run)
+    if resume and report is None:
+        raise UsageError("--resume needs the folder of the interrupted run", "give its --report DIR")
     if report is not None:
         report.mkdir(parents=True, exist_ok=True)
     with working("validate", "all"):
         from edgemask.validation import validate as validate_model
 
-        reports: dict[str, ValidationReport] = {}
-        for name in dict.fromkeys(device or ["auto"]):
-            one = validate_model(
-                model, reference, images, annotations=annotations, weights=weights, device=name, limit=limit
-            )
-            reports[f"auto: {one.device}" if name == "auto" else one.device] = one
-        record = Validation(tuple(reports.values()), all(one.passed for one in reports.values()))
-        if report is not None:
-            with creating(report / "report.json") as temporary:
-                temporary.write_text(to_json(record) + "\n", encoding="utf-8")
+        record = validate_model(
+            model,
+            reference,
+            images,
+            annotations=annotations,
+            device=device or "auto",
+            weights=weights,
+            limit=limit,
+            seed=seed,
+            skip_bad_images=skip_bad_images,
+            gate=gate,
+            limits=_limits(max_drop, min_matched, min_mask_iou, max_latency_ratio, max_size),
+            baseline=baseline,
+            save_run=save_run,
+            journal=None if report is None else report / _JOURNAL,
+            resume=resume,
+            pictures=0 if report is None else _PICTURES,
+        )
+        written = {} if report is None else _write(record, report)
     answer(
         record,
         as_json=as_json,
-        show=lambda console: _show(console, reports, report),
+        show=lambda console: _show(console, record, written | ({"run": save_run} if save_run else {})),
         following=[["edgemask", "predict", model, images, "-o", "DIR"]] if record.passed else [],
         passed=record.passed,
     )
 
 
-def _show(console: "Console", reports: "Mapping[str, ValidationReport]", folder: Path | None) -> None:
-    for report in reports.values():
-        print_validation(report, console)
-        console.print()
-    if len(reports) > 1:
-        console.print(table("Side by side", _rows(reports)))
-        console.print()
-    if folder is not None:
-        facts(console, report=folder / "report.json")
+def _limits(
+    max_drop: float | None,
+    min_matched: float | None,
+    min_mask_iou: float | None,
+    max_latency_ratio: float | None,
+    max_size: float | None,
+) -> list["Limit"]:
+    from edgemask.validation import Limit
 
-
-def _rows(reports: "Mapping[str, ValidationReport]") -> list[dict[str, object]]:
-    """A row per measure with a column per device."""
-    columns = {name: {measure.name: measure for measure in report.measures} for name, report in reports.items()}
-    names = list(dict.fromkeys(name for measures in columns.values() for name in measures))
-    rows: list[dict[str, object]] = [
-        {"measure": name, **{column: _figure(measures.get(name)) for column, measures in columns.items()}}
-        for name in names
+    given = [
+        (max_drop, Limit("ap", "max_drop", max_drop or 0, origin="--max-drop")),
+        (min_matched, Limit("matched_share", "least", min_matched or 0, origin="--min-matched")),
+        (min_mask_iou, Limit("mask_iou", "least", min_mask_iou or 0, origin="--min-mask-iou")),
+        (max_latency_ratio, Limit("latency_ratio", "most", max_latency_ratio or 0, origin="--max-latency-ratio")),
+        (max_size, Limit("file_size_mb", "most", max_size or 0, origin="--max-size")),
     ]
-    times = {column: f"{report.milliseconds:.1f}" for column, report in reports.items()}
-    results = {column: "passed" if report.passed else "FAILED" for column, report in reports.items()}
-    return [*rows, {"measure": "ms per image", **times}, {"measure": "result", **results}]
+    return [limit for value, limit in given if value is not None]
 
 
-def _figure(measure: "Measure | None") -> str:
-    return "-" if measure is None or math.isnan(measure.value) else measure.show(measure.value)
+def _write(record: "Validation", folder: Path) -> dict[str, Path]:
+    """Writes every form of the report; gives their paths."""
+    forms = {"report.html": to_html, "report.json": to_json, "report.md": to_markdown, "junit.xml": to_junit}
+    for name, form in forms.items():
+        with creating(folder / name) as temporary:
+            temporary.write_text(form(record).rstrip("\n") + "\n", encoding="utf-8")
+    note(f"wrote {', '.join(forms)} to {folder}")
+    return {"report": folder / "report.html"}
+
+
+def _show(console: "Console", record: "Validation", written: dict[str, Path]) -> None:
+    print_validation(record, console)
+    facts(console, **written)

@@ -2,272 +2,158 @@
 
 import contextlib
 import os
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edgemask.canvas import eager_size
-from edgemask.detections import Detections
-from edgemask.errors import ImageError, UsageError
-from edgemask.evaluation import CocoMetrics, coco_metrics, read_truth
+from edgemask.divergence import compare_stages, first_divergence
+from edgemask.errors import UsageError
+from edgemask.evaluation import read_truth
 from edgemask.images import load_image
-from edgemask.parity import (
-    SCORE_THRESHOLD,
-    SEMANTIC_TOLERANCES,
-    TOLERANCES,
-    ParityReport,
-    SemanticParity,
-    Tolerance,
-    compare,
-    compare_maps,
-)
-from edgemask.progress import progress
-from edgemask.semantic import SemanticMap
-from edgemask.spec import ModelSpec
-from edgemask.validation.reports import ValidationReport
-from edgemask.validation.sources import (
-    ChosenImage,
-    Predictor,
-    Reference,
-    Segmenter,
-    check_categories,
-    choose_images,
-    open_reference,
-)
+from edgemask.optest import run_op_tests
+from edgemask.parity import SemanticTolerance, Tolerance
+from edgemask.validation.comparing import Plan, compare_sides
+from edgemask.validation.images import UsableImage, check_images, choose_images
+from edgemask.validation.journals import JournaledSide, Journals
+from edgemask.validation.limits import Limit, read_gate
+from edgemask.validation.reports import StageComparison, Validation, ValidationReport
+from edgemask.validation.sides import FileSide, RunSide, Side, open_reference
 
 if TYPE_CHECKING:
     from edgemask.models import Model
 
-Found = TypeVar("Found", Detections, SemanticMap)
+StrPath = str | os.PathLike[str]
 
 
 def validate(
-    model: str | os.PathLike[str],
-    reference: "str | os.PathLike[str] | Model",
-    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    model: StrPath,
+    reference: "StrPath | Model",
+    images: StrPath | Sequence[StrPath],
     *,
-    annotations: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-    weights: str | os.PathLike[str] | None = None,
+    annotations: StrPath | None = None,
+    device: str | Sequence[str] = "auto",
+    weights: StrPath | None = None,
     limit: int | None = None,
-    tolerance: Tolerance | None = None,
-) -> ValidationReport:
+    seed: int | None = None,
+    skip_bad_images: bool = False,
+    tolerance: Tolerance | SemanticTolerance | None = None,
+    gate: StrPath | None = None,
+    limits: Sequence[Limit] = (),
+    baseline: StrPath | None = None,
+    save_run: StrPath | None = None,
+    journal: StrPath | None = None,
+    resume: bool = False,
+    pictures: int = 0,
+) -> Validation:
     """Compares a model file with its reference, one image after the other.
+
+    Images are decoded, looked at and released one by one. Of each detection some numbers stay in memory, and its run
+    lengths where COCO metrics are measured.
 
     Args:
         model: an ONNX file written by edgemask.
         reference: a checkpoint, a builder's name (with `weights`), `package.module:function`, another ONNX file
-            written by edgemask, or the PyTorch model itself. PyTorch runs where the model lies, on the canvas and with
-            the thresholds of the file.
+            written by edgemask, a stored run (`.npz`), or the PyTorch model itself. PyTorch runs where the model lies,
+            on the canvas and with the thresholds of the file.
         images: a folder, or paths of images. With annotations a folder's images are those that they list.
-        annotations: a COCO-format file; with it COCO metrics of both are measured. Not for a semantic model.
-        device: where the model runs, and a reference that is an ONNX file.
+        annotations: a COCO-format file; with it COCO metrics of both are measured. Without, the reference's own
+            detections are taken for the truth. Not for a semantic model.
+        device: where the model runs, or several to run it on one after the other; a reference that is an ONNX file
+            runs on the first.
         weights: a file or the name of torchvision's weights, for a builder.
-        limit: take only the first so many images.
-        tolerance: what is asked; None: the row of the model's precision in `TOLERANCES`. Of a semantic model, that in
-            `SEMANTIC_TOLERANCES` is.
+        limit: take only so many images: the first ones, or with a `seed` some of all.
+        seed: draws them.
+        skip_bad_images: leave out what is missing or unreadable.
+        tolerance: when two detections are the same, and what is asked; None: the row of the model's precision in
+            `TOLERANCES`, of a semantic model that in `SEMANTIC_TOLERANCES`.
+        gate: a gate file, whose limits take the place of the tolerance's; see `read_gate`.
+        limits: single limits, each in the place of one of the others for the same value.
+        baseline: the `report.json` of an earlier validation.
+        save_run: write what the reference found to this file, a reference for machines without PyTorch.
+        journal: a folder in which results are kept while the work goes on, so that it can be resumed.
+        resume: go on with what the journal holds, where it is of the same models; else it is emptied.
+        pictures: keep pictures of so many images, the worst ones, for a gallery.
 
     Returns:
-        The record; `raise_for_failure()` turns a failure into an error.
+        The record; `raise_for_failure()` of its reports turns a failure into an error.
 
     Raises:
-        DatasetError: no image, an image is missing, or annotations that do not fit the images or the model.
-        ImageError: an image is unreadable.
+        DatasetError: no image, images that cannot be used, or annotations that do not fit the images or the model.
         ModelFileError: a model file or checkpoint is not sound.
-        UsageError: the reference cannot be meant, or has other classes.
+        UsageError: the reference cannot be meant, has other classes, or a gate or baseline that cannot be read.
         DependencyMissing: a package is not installed.
         DeviceUnavailable: the device cannot run the model here.
     """
-    from edgemask.runtimes import load
-
-    document = None if annotations is None else read_truth(os.fspath(annotations))
-    chosen = choose_images(images, document, limit)
-
-    with contextlib.ExitStack() as stack:
-        candidate = stack.enter_context(load(os.fspath(model), device=device))
-        if document is not None and "semantic" in candidate.spec.tasks:
-            raise UsageError("annotations list objects, and a semantic model finds none", "leave out the annotations")
-        if document is not None:
-            check_categories(document, candidate.spec)
-        opened = open_reference(reference, candidate.spec, device=device, weights=weights, stack=stack)
-        if "semantic" in candidate.spec.tasks:
-            return compare_segmenters(candidate, opened, chosen, model=os.fspath(model))
-        return compare_detectors(
-            candidate,
-            opened,
-            chosen,
-            model=os.fspath(model),
-            annotations=None if annotations is None else os.fspath(annotations),
-            tolerance=tolerance or TOLERANCES[candidate.spec.precision],
+    devices = list(dict.fromkeys([device] if isinstance(device, str) else device))
+    if not devices:
+        raise UsageError("device: expected at least one, got none", "leave it out to take the best device present")
+    if resume and journal is None:
+        raise UsageError(
+            "there is no journal to resume", "name the folder in which the interrupted run kept its results"
         )
-
-
-def compare_detectors(
-    candidate: Predictor,
-    reference: Reference,
-    images: Sequence[ChosenImage],
-    *,
-    model: str,
-    annotations: str | None = None,
-    tolerance: Tolerance,
-) -> ValidationReport:
-    """Compares two open detectors; see `validate`.
-
-    Args:
-        candidate: the model.
-        reference: what it is compared with.
-        images: what `choose_images` gave.
-        model: how the report names the candidate.
-        annotations: path of the annotations in which the images have their ids.
-        tolerance: what is asked.
-
-    Raises:
-        ImageError: an image is unreadable.
-        DatasetError: annotations that cannot be scored.
-    """
-    if annotations is not None and tolerance.ap_decides:
-        tolerance = replace(tolerance, matched_share=None, mask_iou=None, keypoint_distance=None)
-    propose = None
-    if candidate.spec.proposals == "input":
-        propose = getattr(reference.detector, "propose", None)
-        if propose is None:
-            raise UsageError(
-                f"{model} takes its proposals from the caller, and {reference.name} has none to give",
-                "give the PyTorch model as the reference: its RPN makes them",
-            )
-    run = _Run(candidate, reference.detector, scored=annotations is not None, propose=propose)
-    parity = compare(
-        run.pairs(images),
-        tolerance,
-        score_threshold=max(SCORE_THRESHOLD, candidate.spec.score_threshold),
-        max_detections=candidate.spec.max_detections,
+    plan = Plan(
+        document=None if annotations is None else read_truth(os.fspath(annotations)),
+        tolerance=tolerance,
+        gate=None if gate is None else read_gate(gate),
+        limits=tuple(limits),
+        baseline=baseline,
+        pictures=pictures,
     )
-    coco = None if annotations is None or not run.identities else run.score(annotations, parity)
-    return run.report(model, reference, parity, coco)
+    chosen = choose_images(images, plan.document, limit, seed)
+    with contextlib.ExitStack() as stack:
+        first = FileSide(model, devices[0], stack)
+        plan.check(first)
+        side = open_reference(reference, first.spec, device=first.facts.device, weights=weights, stack=stack)
+        _check_proposals(first, side)
+        if save_run is not None and isinstance(side, RunSide):
+            raise UsageError("the reference is a stored run already", "leave out --save-run, or copy the file")
+        plan.images = check_images(chosen, first.spec, skip_bad=skip_bad_images)
+        kept = Journals(journal, fresh=not resume, stack=stack)
+        if len(devices) > 1 or save_run is not None or journal is not None:
+            side = kept.side("reference", side, with_stages=1 if save_run is not None else 0)
+        reports = []
+        for number, name in enumerate(devices):
+            candidate = first if number == 0 else FileSide(model, name, stack)
+            reports.append(_compare_on(candidate, side, plan, kept))
+        if save_run is not None and isinstance(side, JournaledSide):
+            side.journal.pack(save_run)
+        kept.remove()
+    return Validation(tuple(reports))
 
 
-def compare_segmenters(
-    candidate: Segmenter, reference: Reference, images: Sequence[ChosenImage], *, model: str
-) -> ValidationReport:
-    """Compares two open semantic models; see `validate`.
-
-    Args:
-        candidate: the model.
-        reference: what it is compared with.
-        images: what `choose_images` gave.
-        model: how the report names the candidate.
-
-    Raises:
-        ImageError: an image is unreadable.
-    """
-    run = _Run(candidate, reference.detector, scored=False)
-    parity = compare_maps(run.maps(images), SEMANTIC_TOLERANCES[candidate.spec.precision])
-    return run.report(model, reference, parity, None)
-
-
-@dataclass(slots=True)
-class _Run:
-    """One pass over the images, and what is kept of it."""
-
-    candidate: Any
-    reference: Any
-    scored: bool
-    propose: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None
-    seconds: list[float] = field(default_factory=list)
-    reference_seconds: list[float] = field(default_factory=list)
-    excluded: list[str] = field(default_factory=list)
-    identities: list[int] = field(default_factory=list)
-    results: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"reference": [], "candidate": []})
-
-    def pairs(self, images: Sequence[ChosenImage]) -> Iterator[tuple[str, Detections, Detections]]:
-        """Decodes, detects and releases one image after the other."""
-        category_ids = self.candidate.spec.category_ids
-        for image, pixels in self._fitting(images):
-            given = {} if self.propose is None else {"proposals": self.propose(pixels)}
-            expected, found = self._timed(
-                partial(self.reference.predict, pixels, **given), partial(self.candidate.predict, pixels, **given)
-            )
-            if self.scored and image.identity is not None:
-                self.identities.append(image.identity)
-                for side, detections in (("reference", expected), ("candidate", found)):
-                    self.results[side] += detections.to_coco(image.identity, category_ids=category_ids)
-            yield image.name, expected, found
-
-    def maps(self, images: Sequence[ChosenImage]) -> Iterator[tuple[str, SemanticMap, SemanticMap]]:
-        """Decodes, labels and releases one image after the other."""
-        for image, pixels in self._fitting(images):
-            expected, found = self._timed(
-                partial(self.reference.segment, pixels), partial(self.candidate.segment, pixels)
-            )
-            yield image.name, expected, found
-
-    def _fitting(self, images: Sequence[ChosenImage]) -> Iterator[tuple[ChosenImage, NDArray[np.uint8]]]:
-        for image in progress(images, "validate"):
-            pixels = load_image(image.path)
-            if _exceeds_canvas(image.name, pixels.shape[0], pixels.shape[1], self.candidate.spec):
-                self.excluded.append(image.name)
-            else:
-                yield image, pixels
-
-    def _timed(self, reference: Callable[[], Found], candidate: Callable[[], Found]) -> tuple[Found, Found]:
-        started = time.perf_counter()
-        expected = reference()
-        halfway = time.perf_counter()
-        found = candidate()
-        self.seconds.append(time.perf_counter() - halfway)
-        self.reference_seconds.append(halfway - started)
-        return expected, found
-
-    def report(
-        self,
-        model: str,
-        reference: Reference,
-        parity: ParityReport | SemanticParity,
-        coco: dict[str, dict[str, CocoMetrics]] | None,
-    ) -> ValidationReport:
-        """The record of the pass."""
-        return ValidationReport(
-            model=model,
-            reference=reference.name,
-            device=self.candidate.device,
-            reference_device=self.reference.device,
-            precision=self.candidate.spec.precision,
-            parity=parity,
-            coco=coco,
-            milliseconds=_median_milliseconds(self.seconds),
-            reference_milliseconds=_median_milliseconds(self.reference_seconds),
-            excluded=tuple(self.excluded),
-            notes=reference.notes,
+def _check_proposals(candidate: FileSide, reference: Side) -> None:
+    if candidate.spec.proposals == "input" and reference.facts.kind == "onnx":
+        raise UsageError(
+            f"{candidate.facts.name} takes its proposals from the caller, and {reference.facts.name} has none to give",
+            "give the PyTorch model as the reference, or a run of it: its RPN makes them",
         )
 
-    def score(self, annotations: str, parity: ParityReport) -> dict[str, dict[str, CocoMetrics]]:
-        """COCO metrics of both sides, of the tasks that both give."""
-        return {
-            side: coco_metrics(
-                annotations,
-                results,
-                tasks=parity.tasks,
-                max_detections=self.candidate.spec.max_detections,
-                image_ids=self.identities,
-            )
-            for side, results in self.results.items()
-        }
 
-
-def _exceeds_canvas(name: str, height: int, width: int, spec: ModelSpec) -> bool:
-    """Whether `place_on_canvas` would flag the image as resized beyond the reference."""
+def _compare_on(candidate: FileSide, reference: Side, plan: Plan, kept: Journals) -> ValidationReport:
+    """Compares on one device."""
+    op_tests = run_op_tests(candidate.file, candidate.facts.device)
+    side = kept.side(candidate.facts.device.replace(":", "-"), candidate) if kept.is_lasting else candidate
+    report, worst = compare_sides(side, reference, plan, op_tests)
+    # Where all is well one image will do: the first, which a stored run has the stages of.
+    looked_at = plan.images.usable[:1] if report.passed else (*worst, *plan.images.usable[:1])
     try:
-        size = eager_size(height, width, spec)
-    except ImageError as error:
-        raise ImageError(f"{name}: {error.problem}", error.remedy) from error
-    return spec.canvas is not None and (size[0] > spec.canvas[0] or size[1] > spec.canvas[1])
+        return replace(report, stages=_stages(candidate, reference, looked_at))
+    except UsageError as error:  # a reference on another canvas
+        return replace(report, notes=(*report.notes, f"the stages were not compared: {error.problem}"))
 
 
-def _median_milliseconds(seconds: list[float]) -> float:
-    return 1000 * statistics.median(seconds) if seconds else float("nan")
+def _stages(candidate: FileSide, reference: Side, images: Sequence[UsableImage]) -> StageComparison | None:
+    """The stages on the first image on which one differs; on the first one that has any, where none does."""
+    compared = None
+    for image in images:
+        pixels = load_image(image.path)
+        proposals = reference.propose(image, pixels) if candidate.spec.proposals == "input" else None
+        expected = reference.stages(image, pixels, proposals)
+        if expected is None:
+            continue
+        checks = compare_stages(candidate.file, candidate.facts.device, pixels, expected)
+        if compared is None or first_divergence(checks) is not None:
+            compared = StageComparison(image=image.name, checks=checks)
+        if compared.first is not None:
+            break
+    return compared

@@ -20,6 +20,7 @@ from edgemask.runtimes import Detector, read_model
 from edgemask.scenes import draw_scene
 from edgemask.spec import ModelSpec
 
+pytestmark = pytest.mark.soak
 NAMED = [(1, 1), (31, 1333), (12, 256), (256, 12), (4000, 3000), (1, 600), (640, 2), (33, 32), (1, 2000), (3000, 1)]
 DEVICES = ["cpu", pytest.param("openvino:CPU", marks=pytest.mark.openvino)]
 

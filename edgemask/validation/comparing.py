@@ -1,0 +1,211 @@
+"""One pass over the images: both sides look, what they find is compared, and the record of it."""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgemask.detections import Detections
+from edgemask.environment import environment
+from edgemask.errors import UsageError
+from edgemask.evaluation import check_scorable
+from edgemask.images import load_image
+from edgemask.optest import OpTest
+from edgemask.parity import (
+    SCORE_THRESHOLD,
+    SEMANTIC_TOLERANCES,
+    TOLERANCES,
+    ImageParity,
+    ParityReport,
+    SemanticParity,
+    SemanticTolerance,
+    Tolerance,
+    compare,
+    compare_maps,
+)
+from edgemask.progress import progress
+from edgemask.semantic import SemanticMap
+from edgemask.validation.baseline import Baseline, read_baseline
+from edgemask.validation.gallery import Gallery
+from edgemask.validation.images import CheckedImages, UsableImage, check_categories
+from edgemask.validation.journals import JournaledSide
+from edgemask.validation.limits import Limit, limits_of, merged
+from edgemask.validation.reports import ImageFacts, Latency, ValidationReport
+from edgemask.validation.scoring import Scorer
+from edgemask.validation.sides import Side
+
+_STAGE_IMAGES = 3  # offered for a comparison of the stages
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What is to be done on every device; the fields are arguments of `validate`.
+
+    Attributes:
+        document: the annotations.
+        images: the images that were looked at.
+    """
+
+    document: dict[str, Any] | None = None
+    tolerance: Tolerance | SemanticTolerance | None = None
+    gate: tuple[Limit, ...] | None = None
+    limits: tuple[Limit, ...] = ()
+    baseline: str | os.PathLike[str] | None = None
+    pictures: int = 0
+    images: CheckedImages = field(default_factory=CheckedImages)
+
+    def check(self, candidate: Side) -> None:
+        """Refuses annotations that are not the model's."""
+        if self.document is None:
+            return
+        if "semantic" in candidate.spec.tasks:
+            raise UsageError("annotations list objects, and a semantic model finds none", "leave out the annotations")
+        check_categories(self.document, candidate.spec)
+        check_scorable(self.document, candidate.spec.tasks)
+
+    def tolerance_of(self, candidate: Side) -> Tolerance | SemanticTolerance:
+        """When two results are the same."""
+        rows = SEMANTIC_TOLERANCES if "semantic" in candidate.spec.tasks else TOLERANCES
+        return self.tolerance or rows[candidate.spec.precision]
+
+    def limits_of(self, candidate: Side) -> tuple[Limit, ...]:
+        """What is asked of the model."""
+        base = self.gate
+        if base is None:
+            spec, annotated = candidate.spec, self.document is not None
+            base = limits_of(self.tolerance_of(candidate), spec.tasks, annotated=annotated, origin=spec.precision)
+        return merged(base, self.limits)
+
+    def baseline_of(self, candidate: Side) -> Baseline | None:
+        """The earlier figures of the same device."""
+        return None if self.baseline is None else read_baseline(self.baseline, candidate.facts.device)
+
+
+def compare_sides(
+    candidate: Side, reference: Side, plan: Plan, op_tests: tuple[OpTest, ...] = ()
+) -> tuple[ValidationReport, list[UsableImage]]:
+    """Looks at every image with both sides.
+
+    Args:
+        candidate: the model.
+        reference: what it is compared with.
+        plan: what is to be done.
+        op_tests: what the op self-test gave.
+
+    Returns:
+        The record, without the stages; and the worst images.
+
+    Raises:
+        ImageError: an image has become unreadable.
+        DatasetError: annotations that cannot be scored, or an image that a stored run does not have.
+    """
+    from edgemask.runtimes.runtime import thread_count
+
+    work = _Pass(candidate, reference, plan)
+    tolerance = plan.tolerance_of(candidate)
+    parity: ParityReport | SemanticParity
+    coco = None
+    baseline = plan.baseline_of(candidate)
+    if isinstance(tolerance, SemanticTolerance):
+        parity = compare_maps(work.pairs(), tolerance)
+    else:
+        parity = compare(
+            work.pairs(),
+            tolerance,
+            score_threshold=max(SCORE_THRESHOLD, candidate.spec.score_threshold),
+            max_detections=candidate.spec.max_detections,
+            watch=work.watch,
+        )
+        coco = work.scorer.score(parity.tasks)
+    notes = [*reference.notes]
+    if coco is None and not isinstance(parity, SemanticParity) and not parity.is_empty:
+        notes.append("AP against the reference was not measured: faster_coco_eval is not installed")
+    report = ValidationReport(
+        model=candidate.facts,
+        reference=reference.facts,
+        class_names=candidate.spec.class_names,
+        images=work.image_facts(),
+        parity=parity,
+        coco=coco,
+        op_tests=op_tests,
+        stages=None,
+        latency=work.latency(),
+        limits=plan.limits_of(candidate),
+        baseline=baseline,
+        gallery=work.gallery.draw(candidate.spec.class_names, plan.pictures),
+        environment=environment(thread_count()),
+        notes=tuple(notes),
+    )
+    return report, work.gallery.worst()[:_STAGE_IMAGES]
+
+
+class _Pass:
+    """What is kept of a pass over the images."""
+
+    def __init__(self, candidate: Side, reference: Side, plan: Plan) -> None:
+        self.candidate, self.reference, self.plan = candidate, reference, plan
+        self.gallery = Gallery(max(plan.pictures, _STAGE_IMAGES))
+        self.scorer = Scorer(candidate.spec, plan.document)
+        self.seconds: list[float] = []
+        self.reference_seconds: list[float] = []
+        self.current: tuple[UsableImage, Any, Any] | None = None
+
+    def pairs(self) -> Iterator[tuple[str, Any, Any]]:
+        """Decodes, looks and releases one image after the other."""
+        for image in progress(self.plan.images.usable, f"validate on {self.candidate.facts.device}"):
+            expected, found = self._look(image)
+            if isinstance(expected, Detections) and isinstance(found, Detections):
+                self.scorer.add(image, expected, found)
+                self.current = (image, expected, found)
+            else:
+                self.gallery.add(image, expected, found, None)
+            yield image.name, expected, found
+
+    def _look(self, image: UsableImage) -> tuple[Detections | SemanticMap, Detections | SemanticMap]:
+        pixels = load_image(image.path)
+        boxes = self.reference.propose(image, pixels) if self.candidate.spec.proposals == "input" else None
+        expected = self.reference.look(image, pixels, boxes)
+        found = self.candidate.look(image, pixels, boxes)
+        self.reference_seconds.append(expected.seconds)
+        self.seconds.append(found.seconds)
+        return expected.found, found.found
+
+    def watch(self, parity: ImageParity) -> None:
+        """Takes the comparison of the image in work for the gallery."""
+        if self.current is not None:
+            self.gallery.add(*self.current, parity)
+        self.current = None
+
+    def image_facts(self) -> ImageFacts:
+        """What became of the images."""
+        images = self.plan.images
+        return ImageFacts(
+            chosen=len(images.usable) + len(images.too_large) + len(images.unreadable),
+            compared=len(self.seconds),
+            too_large=images.too_large,
+            unreadable=images.unreadable,
+            resumed=self.candidate.resumed if isinstance(self.candidate, JournaledSide) else 0,
+        )
+
+    def latency(self) -> Latency:
+        """How long the images took; the ratio only where both sides were timed on this machine."""
+        here = self.reference.facts.kind != "run"
+        own, other = _quantiles(self.seconds), _quantiles(self.reference_seconds)
+        return Latency(
+            median=own[0],
+            p90=own[1],
+            reference_median=other[0],
+            reference_p90=other[1],
+            ratio=own[0] / other[0] if here and other[0] else math.nan,
+        )
+
+
+def _quantiles(seconds: Sequence[float]) -> tuple[float, float]:
+    """Median and 90th percentile in milliseconds."""
+    if not seconds:
+        return math.nan, math.nan
+    median, p90 = 1000 * np.quantile(seconds, (0.5, 0.9))
+    return float(median), float(p90)
