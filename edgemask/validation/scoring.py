@@ -36,9 +36,13 @@ class Scorer:
         """Takes the results for one image in."""
         if not self.is_possible:
             return
+        self.images.append((image.identity, image.size, self._results(image, reference)))
+        self.candidate += self._results(image, candidate)
+
+    def _results(self, image: UsableImage, found: Detections) -> list[dict[str, Any]]:
         ids = self.spec.category_ids
-        self.images.append((image.identity, image.size, reference.to_coco(image.identity, category_ids=ids)))
-        self.candidate += candidate.to_coco(image.identity, category_ids=ids)
+        # A label that the model does not have is a fault, and nothing that can be scored.
+        return found[found.labels <= len(ids)].to_coco(image.identity, category_ids=ids)
 
     def score(self, tasks: Sequence[str]) -> CocoComparison | None:
         """The metrics of the tasks that both sides give; None where nothing can be scored."""
