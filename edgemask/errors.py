@@ -3,7 +3,7 @@
 EdgemaskError                     exit code
 ├── UsageError (ValueError)       2   an argument, option or array that cannot be meant
 ├── UnsupportedModel              2   a PyTorch model with a part that the exporter cannot carry
-├── ModelFileError                2   a file that is no sound edgemask model or checkpoint
+├── ModelFileError                2   a file that is no sound edgemask model, checkpoint or stored run
 ├── ImageError                    2   a file or array that is no usable image
 ├── DatasetError                  2   annotations or images that do not fit together
 ├── CalibrationError              2   images from which no quantization range can be taken
@@ -52,7 +52,7 @@ class UnsupportedModel(EdgemaskError):
 
 
 class ModelFileError(EdgemaskError):
-    """A file that is no sound edgemask model or checkpoint."""
+    """A file that is no sound edgemask model, checkpoint or stored run."""
 
     exit_code = 2
 

@@ -1,7 +1,7 @@
 """The images of a validation: chosen, looked at once before any work, and named where they cannot be used."""
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,7 @@ def choose_images(
         raise UsageError(f"seed: got {seed}, which draws some of the images", "give 0 or more, and a limit")
     if not isinstance(images, str | os.PathLike):
         paths = [Path(path) for path in images]
-        chosen = [ChosenImage(path, str(path)) for path in paths] if document is None else _identified(paths, document)
+        chosen = _named(paths) if document is None else _identified(paths, document)
     elif Path(images).is_file():
         return choose_images([images], document)
     elif document is None:
@@ -142,6 +142,12 @@ def check_images(chosen: Sequence[ChosenImage], spec: ModelSpec, *, skip_bad: bo
             "check the paths" if skip_bad else "mend or remove them, or leave them out with --skip-bad-images",
         )
     return CheckedImages(tuple(usable), tuple(too_large), tuple(unreadable))
+
+
+def _named(paths: list[Path]) -> list[ChosenImage]:
+    """Names each by its file alone, where that is enough: a stored run is read on other machines too."""
+    counts = Counter(path.name for path in paths)
+    return [ChosenImage(path, path.name if counts[path.name] == 1 else path.as_posix()) for path in paths]
 
 
 def _in_folder(folder: Path) -> list[ChosenImage]:

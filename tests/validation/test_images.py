@@ -29,6 +29,12 @@ def test_choosing(folder: Path) -> None:
     assert [image.identity for image in choose_images(images / "2.png", document)] == [42]
 
 
+def test_paths_are_named_by_their_files_where_that_is_enough(folder: Path) -> None:
+    images = [folder / "images" / "1.png", folder / "images" / "2.png", folder / "other" / "1.png"]
+    assert [image.name for image in choose_images(images[:2])] == ["1.png", "2.png"]
+    assert [image.name for image in choose_images(images)] == [str(images[0]), "2.png", str(images[2])]
+
+
 def test_drawing_some(folder: Path) -> None:
     drawn = [choose_images(folder / "images", limit=3, seed=seed) for seed in range(20)]
     assert drawn[4] == choose_images(folder / "images", limit=3, seed=4)
