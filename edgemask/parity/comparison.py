@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from edgemask.detections import Detections
 from edgemask.parity.histograms import Histogram, Tally
 from edgemask.parity.images import ImageParity, compare_image
-from edgemask.parity.reports import TASKS, ParityReport, Tolerance, WorstImage
+from edgemask.parity.measures import WorstImage
+from edgemask.parity.reports import TASKS, ParityReport, Tolerance
 
 SCORE_THRESHOLD = 0.05  # detections with a lower score are not compared
 WORST_IMAGES = 10  # kept in a report

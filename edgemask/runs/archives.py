@@ -40,7 +40,7 @@ _BROKEN = (
     ArithmeticError,
     EOFError,
     LookupError,
-    MemoryError,  # what the parser of a header says of too many brackets
+    MemoryError,  # what the parser of a header says of a deep nest
     OSError,
     RecursionError,
     RuntimeError,
