@@ -29,9 +29,9 @@ from edgemask.errors import ModelFileError, UsageError
 SPEC_KEY = "edgemask.spec"
 DIGEST_KEY = "edgemask.digest"
 
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 # Fields that a later minor version brought, by their value in files that lack them.
-_LATER_FIELDS = {"proposals": "rpn"}
+_LATER_FIELDS = {"proposals": "rpn", "ops": None}
 TASKS = ("boxes", "masks", "keypoints", "semantic")
 
 TEXT_LIMIT = 1 << 20
@@ -40,6 +40,7 @@ SIDE_LIMIT = 16_384
 # Either of min_size and max_size may be huge to leave the other in charge; only the canvas costs memory.
 RESIZE_LIMIT = 1_000_000
 CATEGORY_LIMIT = 2**53
+OP_LIMIT = 64  # custom ops in a file, and inputs of one
 
 
 def class_names_without_background(names: Iterable[str]) -> tuple[str, ...]:
@@ -75,6 +76,9 @@ class ModelSpec:
         num_keypoints: K of the `[N, K, 3]` keypoints; None as for mask_size.
         outputs: `flat` (the rows of all images in turn) or `padded` (a fixed number of rows per image).
         precision: of the heavy operators.
+        ops: the custom ops that the exporter wrote, in the graph's order: `name` of the node, `op` its type,
+            `attributes`, and the names of the tensors around it, `inputs` and `output`, which stay where its body is
+            inlined. None: not recorded.
         builder: name of the function that built the PyTorch model.
         builder_arguments: its arguments, JSON values.
         versions: of the packages that wrote the file.
@@ -107,6 +111,7 @@ class ModelSpec:
     num_keypoints: int | None = None
     outputs: Literal["flat", "padded"] = "flat"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    ops: tuple[dict[str, Any], ...] | None = None
     builder: str | None = None
     builder_arguments: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -200,7 +205,26 @@ def _version(name: str, value: Any) -> str:
     return version
 
 
+def _op(name: str, value: Any) -> dict[str, Any]:
+    record = json_object(name, value)
+    if record.keys() != _OP_CHECKS.keys():
+        refuse(name, f"the keys {', '.join(_OP_CHECKS)}", sorted(record))
+    for key, check in _OP_CHECKS.items():
+        check(f"{name}[{key!r}]", record[key])
+    return record
+
+
 _size = several(whole(1, SIDE_LIMIT), 2, 2)
+# Made of the paths of a user's own modules, which may be long.
+_graph_name = pattern(r"[^\x00-\x1f\x7f-\x9f]{1,1000}", "1 to 1000 characters without control characters")
+
+_OP_CHECKS: dict[str, Check] = {
+    "name": _graph_name,
+    "op": text,
+    "attributes": json_object,
+    "inputs": several(_graph_name, 1, OP_LIMIT),
+    "output": _graph_name,
+}
 
 _CHECKS: dict[str, Check] = {
     "format_version": _version,
@@ -224,6 +248,7 @@ _CHECKS: dict[str, Check] = {
     "num_keypoints": optional(whole(1, 1024)),
     "outputs": choice("flat", "padded"),
     "precision": choice("fp32", "fp16", "int8"),
+    "ops": optional(several(_op, 0, OP_LIMIT)),
     "builder": optional(text),
     "builder_arguments": json_object,
     "versions": texts_by_name,

@@ -24,6 +24,7 @@ from edgemask.export.verification import Verification
 from edgemask.export.verification import verify as verify_file
 from edgemask.files import creating
 from edgemask.models import Model
+from edgemask.optest import op_records
 from edgemask.reference import configured
 from edgemask.runtimes import write_model
 from edgemask.spec import ModelSpec, class_names_without_background
@@ -121,6 +122,7 @@ def export_onnx(
         spec = spec.replace(outputs="padded", max_proposals=spec.max_proposals or model.rpn.post_nms_top_n())
     check_target(model, spec, target)
     proto = build_proto(_graph(model, spec).eval(), spec)
+    spec = spec.replace(ops=op_records(proto))
     if target != "portable":
         proto = inline(proto, static=target == "tensorrt")
         name_inlined(proto)

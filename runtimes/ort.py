@@ -60,8 +60,8 @@ class OrtCpu(Runtime):
         try:
             values = self._session.run(self._outputs, dict(inputs))
         except Exception as error:
-            shape = inputs["images"].shape
-            raise failure(f"ONNX Runtime failed on {self.device} with images {shape}", error) from error
+            shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
+            raise failure(f"ONNX Runtime failed on {self.device} with {shapes}", error) from error
         return dict(zip(self._outputs, values, strict=True))
 
     def close(self) -> None:

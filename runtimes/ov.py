@@ -60,8 +60,8 @@ class OpenVino(Runtime):
         try:
             request.infer(dict(inputs))
         except Exception as error:
-            shape = inputs["images"].shape
-            raise failure(f"OpenVINO failed on {self.device} with images {shape}", error) from error
+            shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
+            raise failure(f"OpenVINO failed on {self.device} with {shapes}", error) from error
         # The request reuses its memory in the next run.
         return {name: request.get_tensor(name).data.copy() for name in self._outputs}
 

@@ -11,15 +11,12 @@ from onnx import TensorProto, helper
 from edgemask import ops
 from edgemask.export.onnx_ops import BODY_OPSET, MIN_IR_VERSION, local_functions
 from edgemask.ops import DOMAIN, DOMAIN_VERSION
+from edgemask.optest.running import ROI_ALIGN_TOLERANCE as ROI_ALIGN_TOLERANCE
 from edgemask.runtimes.functions import for_openvino
 
 Array = NDArray[Any]
 Form = Callable[[Sequence[Array]], Array]
 Case = list[Array]
-
-# Measured: torch and ONNX Runtime 5e-7, OpenVINO 5.3e-6 (9 samples a bin). Features are of unit normal
-# distribution.
-ROI_ALIGN_TOLERANCE = 1e-5
 
 
 def roi_align_attributes(levels: int, **changes: Any) -> dict[str, Any]:

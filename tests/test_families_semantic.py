@@ -91,11 +91,13 @@ def test_validated_and_refused(exported: Exported, tmp_path: Path) -> None:
         write_image(tmp_path / f"{name}.png", image)
     validation = validate(report.path, model, tmp_path, device="cpu")
     validation.raise_for_failure()
-    assert validation.parity.summary()["pixel_agreement"] >= 0.999
+    assert validation.reports[0].parity.summary()["pixel_agreement"] >= 0.999
     worse = copy.deepcopy(model)
     with torch.no_grad():
         worse.classifier[-1].bias[1] += 2
-    assert not validate(report.path, worse, tmp_path, device="cpu").passed
+    (other,) = validate(report.path, worse, tmp_path, device="cpu", pictures=2).reports
+    assert (other.passed, other.culprit, len(other.gallery)) == (False, "head", 2)
+    assert other.gallery[0].damage >= other.gallery[1].damage > 0
     with Detector(read_model(report.path), "cpu") as detector, pytest.raises(UsageError, match=r"segment\(\)"):
         detector.predict(OBJECTS["square"])
 

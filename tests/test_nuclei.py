@@ -23,7 +23,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("device", ["cpu", "openvino:CPU"])
 def test_parity_on_microscope_images(exported: Path, shared_data: Path, device: str) -> None:
     nuclei = shared_data / "nuclei"
-    report = validate(
+    validation = validate(
         exported,
         str(CHECKPOINT),
         nuclei / "val",
@@ -31,7 +31,10 @@ def test_parity_on_microscope_images(exported: Path, shared_data: Path, device: 
         device=device,
         limit=6,
     )
-    report.raise_for_failure()
+    validation.raise_for_failure()
+    (report,) = validation.reports
     assert report.parity.reference > 100
     assert report.coco is not None
-    assert report.coco["candidate"]["masks"].ap50 > 0.5
+    assert report.coco.tasks["masks"].candidate.ap50 > 0.5
+    assert report.stages is not None
+    assert report.stages.first is None

@@ -12,6 +12,13 @@ from edgemask.checks import is_control, printable
 from edgemask.errors import EdgemaskError, ModelFileError, UsageError
 from edgemask.spec import CLASS_LIMIT, TEXT_LIMIT, ModelSpec, class_names_without_background
 
+OP = {
+    "name": "nms/BatchedNms",
+    "op": "BatchedNms",
+    "attributes": {"iou_threshold": 0.5, "max_per_class": 100},
+    "inputs": ["nms/Transpose", "nms/Where"],
+    "output": "nms",
+}
 FULL = ModelSpec(
     tasks=("boxes", "masks", "keypoints"),
     class_names=("person", "Öl-Fass"),
@@ -33,6 +40,7 @@ FULL = ModelSpec(
     num_keypoints=17,
     outputs="padded",
     precision="int8",
+    ops=(OP,),
     builder="maskrcnn_resnet50_fpn",
     builder_arguments={"trainable": [1, 2.5, None, True, {"a": "b"}]},
     versions={"torch": "2.15.0"},
@@ -98,7 +106,7 @@ def test_hostile_value_is_a_model_file_error_or_a_sound_record(key: str, value: 
     assert not any(map(is_control, caught.value.problem))
 
 
-@pytest.mark.parametrize("key", sorted(json.loads(small().to_json()).keys() - {"proposals"}))
+@pytest.mark.parametrize("key", sorted(json.loads(small().to_json()).keys() - {"proposals", "ops"}))
 def test_missing_key_is_named(key: str) -> None:
     values = json.loads(FULL.to_json())
     del values[key]
@@ -108,8 +116,8 @@ def test_missing_key_is_named(key: str) -> None:
 
 def test_what_version_1_0_lacks_has_its_old_meaning() -> None:
     values = json.loads(record(format_version="1.0"))
-    del values["proposals"]
-    assert ModelSpec.from_json(json.dumps(values)) == FULL.replace(proposals="rpn", format_version="1.0")
+    del values["proposals"], values["ops"]
+    assert ModelSpec.from_json(json.dumps(values)) == FULL.replace(proposals="rpn", ops=None, format_version="1.0")
 
 
 @pytest.mark.parametrize(
@@ -194,6 +202,12 @@ def test_mutated_records_raise_nothing_else() -> None:
         ({"builder_arguments": {"a": object()}}, "builder_arguments: expected JSON values"),
         ({"builder_arguments": {"a": float("nan")}}, "builder_arguments: expected JSON values"),
         ({"builder_arguments": [1]}, "builder_arguments: expected a dictionary"),
+        ({"ops": [1]}, r"ops\[0\]: expected a dictionary"),
+        ({"ops": [{"name": "nms/BatchedNms"}]}, r"ops\[0\]: expected the keys name, op, .* got \['name'\]"),
+        ({"ops": [OP | {"output": ""}]}, r"ops\[0\]\['output'\]: expected 1 to 1000"),
+        ({"ops": [OP | {"name": "nms\x1b[2J"}]}, r"ops\[0\]\['name'\]: expected 1 to 1000 .* got 'nms\\x1b"),
+        ({"ops": [OP | {"inputs": []}]}, r"ops\[0\]\['inputs'\]: expected a list of 1 to"),
+        ({"ops": [OP | {"attributes": 1}]}, r"ops\[0\]\['attributes'\]: expected a dictionary"),
         ({"versions": {"torch": 2}}, r"versions\['torch'\]"),
         ({"source_sha256": "ABC"}, "64 lower-case"),
         ({"parity": 1}, "parity"),
@@ -213,6 +227,10 @@ def test_lists_and_numpy_numbers_become_plain() -> None:
     assert spec.category_ids == (1, 2)
     assert spec.canvas == (32, 64)
     assert ModelSpec.from_json(spec.to_json()) == spec
+
+
+def test_names_in_a_graph_may_be_longer_than_other_names() -> None:
+    assert small(ops=[OP | {"name": "n" * 1000}]).ops == (OP | {"name": "n" * 1000},)
 
 
 def test_json_values_are_copies() -> None:

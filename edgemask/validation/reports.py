@@ -247,3 +247,12 @@ class Validation:
     def passed(self) -> bool:
         """Whether the model does on every device what is asked."""
         return all(report.passed for report in self.reports)
+
+    def raise_for_failure(self) -> None:
+        """Does nothing where all is well.
+
+        Raises:
+            ParityError: otherwise; names the first bad stage and the worst images of the first device that fails.
+        """
+        for report in self.reports:
+            report.raise_for_failure()

@@ -10,7 +10,7 @@ from edgemask.divergence import compare_stages, first_divergence
 from edgemask.errors import UsageError
 from edgemask.evaluation import read_truth
 from edgemask.images import load_image
-from edgemask.optest import run_op_tests
+from edgemask.optest import run_op_tests, why_untested
 from edgemask.parity import SemanticTolerance, Tolerance
 from edgemask.validation.comparing import Plan, compare_sides
 from edgemask.validation.images import UsableImage, check_images, choose_images
@@ -75,7 +75,7 @@ def validate(
         pictures: keep pictures of so many images, the worst ones, for a gallery.
 
     Returns:
-        The record; `raise_for_failure()` of its reports turns a failure into an error.
+        The record, with one report per device; `raise_for_failure()` turns a failure into an error.
 
     Raises:
         DatasetError: no image, images that cannot be used, or annotations that do not fit the images or the model.
@@ -134,6 +134,8 @@ def _compare_on(candidate: FileSide, reference: Side, plan: Plan, kept: Journals
     op_tests = run_op_tests(candidate.file, candidate.facts.device)
     side = kept.side(candidate.facts.device.replace(":", "-"), candidate) if kept.is_lasting else candidate
     report, worst = compare_sides(side, reference, plan, op_tests)
+    if (untested := why_untested(candidate.file)) is not None:
+        report = replace(report, notes=(*report.notes, untested))
     # Where all is well one image will do: the first, which a stored run has the stages of.
     looked_at = plan.images.usable[:1] if report.passed else (*worst, *plan.images.usable[:1])
     try:

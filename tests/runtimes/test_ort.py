@@ -150,7 +150,7 @@ def test_a_graph_that_the_library_refuses(tmp_path: Path) -> None:
 
 def test_a_run_that_fails(model: ModelFile) -> None:
     runtime = OrtCpu(model, "")
-    with pytest.raises(DeviceUnavailable, match=r"failed on cpu with images \(2, 3, 64, 64\): .*invalid dimensions"):
+    with pytest.raises(DeviceUnavailable, match=r"failed on cpu with images \(2, 3, 64, 64\), .*invalid dimensions"):
         runtime.run({"images": np.zeros((2, 3, 64, 64), np.float32), "image_sizes": SIZES})
     assert len(runtime.run({"images": IMAGES, "image_sizes": SIZES})["boxes"]) == 2
 

@@ -153,7 +153,7 @@ def test_errors_of_open_and_run_are_ours(
 
     runtime = OpenVino(busy, "CPU")
     runtime._requests.own = SimpleNamespace(infer=fail)
-    with pytest.raises(typed, match=rf"failed on openvino:CPU with images \(1, 3, 64, 64\): {raised}"):
+    with pytest.raises(typed, match=rf"failed on openvino:CPU with images \(1, 3, 64, 64\), .*: {raised}"):
         runtime.run({"images": noise(0), "image_sizes": SIZES})
     monkeypatch.setattr(openvino, "Core", lambda: SimpleNamespace(read_model=fail))
     with pytest.raises(typed, match=rf"cannot open .*m\.onnx on openvino:CPU: {raised}"):
