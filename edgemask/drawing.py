@@ -35,6 +35,7 @@ def draw(
     *,
     minimum_score: float = 0.5,
     minimum_keypoint_score: float = 0.0,
+    most_named: int | None = None,
 ) -> Picture:
     """Returns a copy of the image with masks, boxes, names and scores drawn on it, one colour per class.
 
@@ -48,6 +49,7 @@ def draw(
         minimum_keypoint_score: keypoints below it are left out with the lines to them. A keypoint has a place even
             where the object's part is out of sight, and its score is a logit whose scale differs by model: below 0
             the head saw nothing in the whole box; Detectron, on whose head torchvision's is modelled, draws from 2.
+        most_named: of more objects than this, names and scores are left out: they would hide the picture.
 
     Returns:
         uint8 [H, W, 3] RGB.
@@ -76,7 +78,8 @@ def draw(
     if shown.keypoints is not None and shown.keypoint_scores is not None:
         seen = shown.keypoint_scores >= minimum_keypoint_score
         scene = _with_keypoints(library, scene, shown.keypoints[order, :, :2], seen[order], line)
-    scene = _label_annotator(library, image).annotate(scene, found, labels=texts)
+    if most_named is None or len(shown) <= most_named:
+        scene = _label_annotator(library, image).annotate(scene, found, labels=texts)
     return np.ascontiguousarray(scene[:, :, ::-1])
 
 

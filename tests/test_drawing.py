@@ -50,6 +50,14 @@ def test_objects_are_drawn_where_they_are() -> None:
     assert (cat != dog).any()
 
 
+def test_names_of_many_objects_are_left_out() -> None:
+    pytest.importorskip("supervision")
+    named, nameless = (draw(image(), found(), None, most_named=most) for most in (2, 1))
+    assert changed(named)[40:59, 40:70].any()
+    assert not changed(nameless)[40:57, 40:70].any()
+    assert (named[61:139, 41:99] == nameless[61:139, 41:99]).all()
+
+
 def test_colours_are_red_green_blue() -> None:
     sv = pytest.importorskip("supervision")
     corner = draw(image(), found(with_masks=False), None)[140, 100]

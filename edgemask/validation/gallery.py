@@ -21,6 +21,7 @@ from edgemask.validation.reports import GalleryEntry
 _SIDE = 960  # pixels; more is no use on a page with two pictures beside each other
 _QUALITY = 80
 _MINIMUM_SCORE = 0.3  # fainter detections hide the picture; those that differ are drawn whatever their score
+_MOST_NAMED = 25
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -107,7 +108,7 @@ def _labels(found: Detections | SemanticMap) -> set[int]:
 def _drawn(pixels: NDArray[np.uint8], found: Detections | SemanticMap, class_names: Sequence[str]) -> NDArray[np.uint8]:
     if isinstance(found, SemanticMap):
         return draw_map(pixels, found, class_names)
-    return draw(pixels, found, class_names, minimum_score=_MINIMUM_SCORE)
+    return draw(pixels, found, class_names, minimum_score=_MINIMUM_SCORE, most_named=_MOST_NAMED)
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> bytes:

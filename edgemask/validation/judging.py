@@ -85,11 +85,12 @@ def _drop(limit: Limit, coco: CocoComparison | None) -> Measure:
         return Measure(name, math.nan, limit.value, "most", "points", f"{limit.key}.{what}")
     before, after = getattr(compared.reference, metric), getattr(compared.candidate, metric)
     interval = compared.intervals.get(metric)
-    drop, note = before - after, ""
-    if interval is not None and not math.isnan(interval.low):
-        note = f"95 % interval {_points(-interval.high)} to {_points(-interval.low)} points"
+    drop = before - after
+    known = interval is not None and not math.isnan(interval.low)
     if limit.kind == "max_difference":
+        note = f"95 % interval {_points(interval.low)} to {_points(interval.high)}" if known and interval else ""
         return Measure(name, abs(drop), limit.value, "most", "points", f"{limit.key}.{what}", note)
+    note = f"95 % interval {_points(-interval.high)} to {_points(-interval.low)}" if known and interval else ""
     if limit.certain:
         name, drop = f"{name}, 97.5 % sure", math.nan if interval is None else -interval.high
     if limit.relative:

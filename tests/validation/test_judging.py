@@ -76,7 +76,7 @@ def test_drops() -> None:
     drop = judge(Limit("box_ap", "max_drop", 0.021), scored=scored)["box_ap.drop"]
     assert drop.passed
     assert drop.value == pytest.approx(0.02)
-    assert drop.note == "95 % interval -0.50 to 3.00 points"
+    assert drop.note == "95 % interval -0.50 to 3.00"
     assert not judge(Limit("box_ap", "max_drop", 0.019), scored=scored)["box_ap.drop"].passed
     relative = judge(Limit("box_ap", "max_drop", 0.041, relative=True), scored=scored)["box_ap.drop"]
     assert relative.value == pytest.approx(0.04)
@@ -87,7 +87,9 @@ def test_drops() -> None:
 def test_a_gain_is_no_drop_but_a_difference() -> None:
     scored = coco(0.5, 0.52)
     assert judge(Limit("box_ap", "max_drop", 0.0), scored=scored)["box_ap.drop"].passed
-    assert not judge(Limit("box_ap", "max_difference", 0.01), scored=scored)["box_ap.difference"].passed
+    difference = judge(Limit("box_ap", "max_difference", 0.01), scored=scored)["box_ap.difference"]
+    assert not difference.passed
+    assert difference.note == "95 % interval -3.00 to 0.50"
 
 
 def test_an_uncertain_drop_fails_only_where_it_is_asked_as_measured() -> None:
