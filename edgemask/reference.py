@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, MethodType, SimpleNamespace
 
@@ -61,6 +62,16 @@ class ReferenceDetector:
             ImageError: no usable image, or one whose resized side would be 0 pixels.
         """
         pixels = load_image(source)
+        return self.run(pixels, proposals)[1]
+
+    @torch.inference_mode()
+    def run(self, pixels: NDArray[np.uint8], proposals: NDArray[np.float32] | None = None) -> tuple["Pass", Detections]:
+        """Runs the model on one image as `predict` does; gives what lies on the canvas too.
+
+        Args:
+            pixels: uint8 [H, W, 3] RGB.
+            proposals: as for `predict`.
+        """
         images = self.resize(pixels)
         features = self.pyramid(images.tensors)
         size, original = images.image_sizes[0], pixels.shape[:2]
@@ -70,19 +81,7 @@ class ReferenceDetector:
             placed = boxes_to_canvas(proposals, Placement(original, size, size, resized_beyond_reference=False))
             rois = [torch.from_numpy(placed).to(images.tensors.device)]
         (found,), _ = self.model.roi_heads(features, rois, images.image_sizes)
-        found["boxes"] = resize_boxes(found["boxes"], list(size), list(original))
-        if "keypoints" in found:
-            found["keypoints"] = resize_keypoints(found["keypoints"], list(size), list(original))
-        arrays = {name: value.cpu().numpy() for name, value in found.items()}
-        return Detections(
-            boxes=arrays["boxes"],
-            scores=arrays["scores"],
-            labels=arrays["labels"],
-            masks=arrays["masks"][:, 0] if "masks" in arrays else None,
-            keypoints=arrays.get("keypoints"),
-            keypoint_scores=arrays.get("keypoints_scores"),
-            image_size=original,
-        )
+        return Pass(images, list(features.values()), rois[0], found), _detections(found, size, original)
 
     @torch.inference_mode()
     def propose(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -122,6 +121,40 @@ class ReferenceDetector:
             features = {"0": features}
         set_pooling_scales(self.model, features, (int(images.shape[-2]), int(images.shape[-1])))
         return dict(features)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one run of the model left on the canvas.
+
+    Attributes:
+        images: the normalised image on its canvas, a batch of one.
+        features: maps [1, C, Hi, Wi] of all levels.
+        proposals: float32 [R, 4] xyxy in canvas pixels.
+        found: what torchvision's heads gave for the image: `boxes`, `scores`, `labels`, `masks`, `keypoints`.
+    """
+
+    images: ImageList
+    features: list[torch.Tensor]
+    proposals: torch.Tensor
+    found: dict[str, torch.Tensor]
+
+
+def _detections(found: Mapping[str, torch.Tensor], size: tuple[int, int], original: tuple[int, int]) -> Detections:
+    """What the heads found on an image of a size on the canvas, in pixels of the original."""
+    arrays = {name: value.cpu().numpy() for name, value in found.items()}
+    arrays["boxes"] = resize_boxes(found["boxes"], list(size), list(original)).cpu().numpy()
+    if "keypoints" in found:
+        arrays["keypoints"] = resize_keypoints(found["keypoints"], list(size), list(original)).cpu().numpy()
+    return Detections(
+        boxes=arrays["boxes"],
+        scores=arrays["scores"],
+        labels=arrays["labels"],
+        masks=arrays["masks"][:, 0] if "masks" in arrays else None,
+        keypoints=arrays.get("keypoints"),
+        keypoint_scores=arrays.get("keypoints_scores"),
+        image_size=original,
+    )
 
 
 def configured(model: GeneralizedRCNN, spec: ModelSpec) -> GeneralizedRCNN:

@@ -1,10 +1,6 @@
-"""The PyTorch reference of semantic models, and where an exported one first differs from it.
-
-All PyTorch code here is torchvision's own; every stage is fed with what the exported graph itself fed to that stage.
-"""
+"""The PyTorch reference of semantic models: torchvision's own forward pass, on the canvas that the file uses."""
 
 import copy
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +15,11 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.segmentation._utils import _SimpleSegmentationModel
 
 from edgemask.canvas import Placement, placement_of
-from edgemask.divergence import RESIZE_TOLERANCE, StageCheck, as_tensors, compare_values, until_broken
 from edgemask.images import load_image
 from edgemask.models import Model
 from edgemask.reference import ReferenceDetector
 from edgemask.semantic import SemanticMap
 from edgemask.spec import ModelSpec
-
-LABEL_TOLERANCE = 1e-3  # share of pixels labelled otherwise on the same logits: those on the border of two classes
 
 
 class SemanticReference:
@@ -71,12 +64,7 @@ class SemanticReference:
         """
         pixels = load_image(source)
         images = self.resize(pixels)
-        labels, scores = surest(self.model(images.tensors)["out"])
-        rows, columns = (int(side) for side in images.tensors.shape[-2:])
-        placement = Placement(
-            (pixels.shape[0], pixels.shape[1]), images.image_sizes[0], (rows, columns), resized_beyond_reference=False
-        )
-        return SemanticMap.from_canvas(labels[0].cpu().numpy(), scores[0].cpu().numpy(), placement)
+        return brought_back(*surest(self.model(images.tensors)["out"]), images, (pixels.shape[0], pixels.shape[1]))
 
     @torch.inference_mode()
     def resize(self, pixels: NDArray[np.uint8]) -> ImageList:
@@ -102,41 +90,8 @@ def surest(logits: Tensor) -> tuple[Tensor, Tensor]:
     return logits.argmax(1).to(torch.uint8), logits.softmax(1).amax(1)
 
 
-@torch.inference_mode()
-def compare_semantic_stages(
-    reference: SemanticReference, pixels: NDArray[np.uint8], outputs: Mapping[str, NDArray[np.generic]]
-) -> tuple[StageCheck, ...]:
-    """Compares the stages of an exported model with PyTorch on one image.
-
-    Args:
-        reference: the PyTorch model, on the same canvas.
-        pixels: uint8 [H, W, 3] RGB.
-        outputs: what the graph with taps gave for that image, by name.
-
-    Returns:
-        One check per stage tensor, then `labels` (error: pixels labelled otherwise, as a share of the image's) and
-        `scores`. They end with a tensor of another shape or with one that is not finite, with which no later stage can
-        be fed.
-    """
-    return until_broken(_checks(reference.model, reference.resize(pixels), as_tensors(outputs)))
-
-
-def _checks(model: _SimpleSegmentationModel, images: ImageList, taps: Mapping[str, Tensor]) -> Iterator[StageCheck]:
-    yield compare_values("stage/resize", images.tensors, taps, RESIZE_TOLERANCE)
-    canvas = taps["stage/resize"]
-    yield compare_values("backbone.0", model.backbone(canvas)["out"], taps)
-    yield compare_values("head", model.classifier(taps["backbone.0"]), taps)
-    logits = F.interpolate(taps["head"], size=canvas.shape[-2:], mode="bilinear", align_corners=False)
-    labels, scores = surest(logits)
-    height, width = images.image_sizes[0]
-    inside = torch.zeros(canvas.shape[-2:], dtype=torch.bool)
-    inside[:height, :width] = True
-    yield _labels(labels * inside, taps, inside)
-    yield compare_values("scores", scores * inside, taps)
-
-
-def _labels(expected: Tensor, taps: Mapping[str, Tensor], inside: Tensor) -> StageCheck:
-    own = taps.get("labels")
-    if own is None or expected.shape != own.shape:
-        return StageCheck("labels", float("inf"), LABEL_TOLERANCE)
-    return StageCheck("labels", ((expected != own).sum() / inside.sum()).item(), LABEL_TOLERANCE)
+def brought_back(labels: Tensor, scores: Tensor, images: ImageList, original_size: tuple[int, int]) -> SemanticMap:
+    """The map of an image of (H, W) from labels and scores [1, H, W] of its canvas."""
+    rows, columns = (int(side) for side in images.tensors.shape[-2:])
+    placement = Placement(original_size, images.image_sizes[0], (rows, columns), resized_beyond_reference=False)
+    return SemanticMap.from_canvas(labels[0].cpu().numpy(), scores[0].cpu().numpy(), placement)

@@ -77,6 +77,7 @@ class GraphModule(nn.Module):
         rois, scores, labels, present, taps["nms"] = self.nms(
             taps["box_head"], taps["box_head.boxes"], proposals, image_sizes
         )
+        taps["nms.rois"] = rois  # what the branches take, so that they can be run on somebody else's detections
         outputs = {"boxes": rois[:, 1:], "scores": scores, "labels": labels}
         if self.mask_head is not None:
             taps["mask_head"], masks = self.mask_head(features, rois, labels)
@@ -85,6 +86,7 @@ class GraphModule(nn.Module):
             outputs["keypoint_heatmaps"] = zero_unless(present, self.keypoint_head(features, rois))
         if present is None:
             return {"batch_index": rois[:, 0].long()} | outputs, taps
+        taps["nms.labels"], taps["nms.present"] = labels, present
         by_image = {name: value.view(-1, self.limit, *value.shape[1:]) for name, value in outputs.items()}
         return {"num_detections": present.view(-1, self.limit).sum(1)} | by_image, taps
 

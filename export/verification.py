@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemask.canvas import place_on_canvas, placement_of
+from edgemask.canvas import placement_of
 from edgemask.divergence import StageCheck, compare_stages, first_divergence
 from edgemask.errors import ParityError
 from edgemask.models import Model
@@ -21,12 +21,11 @@ from edgemask.parity import (
     compare_maps,
 )
 from edgemask.reference import ReferenceDetector
-from edgemask.runtimes import Detector, read_model
-from edgemask.runtimes.inputs import rois_of
+from edgemask.reference_stages import record_stages
+from edgemask.runtimes import Detector, ModelFile, read_model
 from edgemask.runtimes.ort import OrtCpu
-from edgemask.runtimes.taps import stages_of, with_taps
 from edgemask.scenes import draw_scene
-from edgemask.semantic_reference import SemanticReference, compare_semantic_stages, reference_for
+from edgemask.semantic_reference import SemanticReference, reference_for
 from edgemask.spec import ModelSpec
 
 Picture = NDArray[np.uint8]
@@ -96,11 +95,10 @@ def verify(model: Model, path: str | Path) -> Verification:
     if parity.passed:
         return Verification(device, parity, ())
     stages: tuple[StageCheck, ...] = ()
-    with Detector(with_taps(file), device) as detector:
-        for image in images.values():
-            stages = _compare_stages(reference, detector, image)
-            if first_divergence(stages):
-                break
+    for image in images.values():
+        stages = _compare_stages(reference, file, device, image)
+        if first_divergence(stages):
+            break
     divergence = first_divergence(stages)
     if divergence is not None:
         raise ParityError(
@@ -140,27 +138,9 @@ def _compare(
 
 
 def _compare_stages(
-    reference: ReferenceDetector | SemanticReference, detector: Detector, image: Picture
+    reference: ReferenceDetector | SemanticReference, file: ModelFile, device: str, image: Picture
 ) -> tuple[StageCheck, ...]:
-    if isinstance(reference, SemanticReference):
-        return compare_semantic_stages(reference, image, run_stages(detector, image))
-    boxes = reference.propose(image) if detector.spec.proposals == "input" else None
-    return compare_stages(reference, image, run_stages(detector, image, boxes))
-
-
-def run_stages(
-    detector: Detector, image: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
-) -> dict[str, NDArray[np.generic]]:
-    """What a graph with taps gives for an image, run as often as a batch has room for it.
-
-    Args:
-        detector: of a model `with_taps`.
-        image: uint8 [H, W, 3] RGB.
-        boxes: float32 [N, 4] xyxy in pixels of the image, for a model that takes its proposals.
-    """
-    spec = detector.spec
-    canvas, placement = place_on_canvas(image, spec)
-    copies = spec.batch or 1
-    rois = None if boxes is None else rois_of([boxes] * copies, [placement] * copies, copies, spec)
-    outputs = detector.run(np.stack([canvas] * copies), np.array([placement.size] * copies, np.int64), rois)
-    return stages_of(outputs if rois is None else outputs | {"proposals": rois}, 0, spec)
+    boxes = None
+    if isinstance(reference, ReferenceDetector) and file.spec.proposals == "input":
+        boxes = reference.propose(image)
+    return compare_stages(file, device, image, record_stages(reference, image, proposals=boxes))

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from edgemask.benchmark import AGAINST
-from edgemask.canvas import eager_size, place_on_canvas
+from edgemask.canvas import eager_size
 from edgemask.checkpoints import save_checkpoint
 from edgemask.description import spec_of
 from edgemask.divergence import compare_stages
@@ -39,9 +39,9 @@ from edgemask.environment import environment
 from edgemask.images import load_image
 from edgemask.models import build
 from edgemask.reference import ReferenceDetector
+from edgemask.reference_stages import record_stages
 from edgemask.report import to_json
-from edgemask.runtimes import Detector, read_model
-from edgemask.runtimes.taps import with_taps
+from edgemask.runtimes import read_model
 from edgemask.spec import ModelSpec
 
 # Spread of what the last layers give; all others get 1. A spread of 3 in the class logits makes many sure detections.
@@ -211,18 +211,15 @@ def compared(model: Any, path: Path, device: str, photographs: list[Path]) -> di
     reference = ReferenceDetector(model, file.spec)
     worst: dict[str, Any] = {}
     counts = []
-    with Detector(with_taps(file), device) as detector:
-        for photograph in photographs:
-            pixels = load_image(photograph)
-            image, placement = place_on_canvas(pixels, file.spec)
-            outputs = detector.run(image[None], np.array([placement.size], np.int64))
-            for check in compare_stages(reference, pixels, outputs):
-                if check.stage not in worst or not check.error <= worst[check.stage].error:
-                    worst[check.stage] = check
-            counts.append({"proposals": len(outputs["proposals"]), "detections": len(outputs["scores"])})
-        used = detector.device
+    for photograph in photographs:
+        pixels = load_image(photograph)
+        record = record_stages(reference, pixels)
+        for check in compare_stages(file, device, pixels, record):
+            if check.stage not in worst or not check.error <= worst[check.stage].error:
+                worst[check.stage] = check
+        counts.append({"proposals": len(record["proposals"]), "detections": len(record["scores"])})
     return {
-        "device": used,
+        "device": device,
         "images": [photograph.name for photograph in photographs],
         "counts": counts,
         "passed": all(check.passed for check in worst.values()),

@@ -20,9 +20,9 @@ from edgemask.checkpoints import load_checkpoint
 from edgemask.divergence import compare_stages, first_divergence
 from edgemask.errors import OutputError, ParityError, UsageError
 from edgemask.export import ExportReport, export_onnx, exporter
-from edgemask.export.verification import run_stages
 from edgemask.parity import TOLERANCES, compare
 from edgemask.reference import ReferenceDetector
+from edgemask.reference_stages import record_stages
 from edgemask.runtimes import Detector, read_model
 from edgemask.runtimes.taps import STAGES, with_taps
 from edgemask.scenes import draw_scene
@@ -128,17 +128,39 @@ def test_nothing_about_the_machine(case: tuple[MaskRCNN, ExportReport]) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_every_stage_agrees_at_other_sizes(case: tuple[MaskRCNN, ExportReport], device: str) -> None:
     model, report = case
-    reference = ReferenceDetector(model, report.spec)
-    with Detector(with_taps(read_model(report.path)), device) as detector:
-        for image in SCENES.values():
-            if placement_of(image.shape[:2], report.spec).resized_beyond_reference:
-                continue
-            checks = compare_stages(reference, image, run_stages(detector, image))
-            assert first_divergence(checks) is None
-            assert {check.stage.split(".")[0] for check in checks} >= {name.split(".")[0] for name in STAGES} - {
-                "fpn",
-                "head",
-            }
+    reference, file = ReferenceDetector(model, report.spec), read_model(report.path)
+    for image in SCENES.values():
+        if placement_of(image.shape[:2], report.spec).resized_beyond_reference:
+            continue
+        checks = compare_stages(file, device, image, record_stages(reference, image))
+        assert first_divergence(checks) is None
+        assert {check.stage.split(".")[0] for check in checks} >= {name.split(".")[0] for name in STAGES} - {
+            "fpn",
+            "head",
+        }
+
+
+@pytest.mark.parametrize("case", ["fpn, fixed canvas, batch of 2"], indirect=True)
+@pytest.mark.parametrize(
+    ("weight", "stages"),
+    [
+        ("backbone.layer1.0.conv1.weight", ["backbone.0"]),
+        ("backbone.layer4.1.conv2.weight", ["backbone.3"]),
+        ("fpn.layer_blocks.2.0.weight", ["fpn.2"]),
+        ("fpn.inner_blocks.3.0.weight", [f"fpn.{level}" for level in range(4)]),
+        ("rpn.head.cls_logits.weight", [f"rpn.scores.{level}" for level in range(5)]),
+    ],
+)
+def test_a_fault_in_a_pyramid_accuses_its_stage_alone(
+    case: tuple[MaskRCNN, ExportReport], weight: str, stages: list[str]
+) -> None:
+    model, report = case
+    file, image = read_model(report.path), SCENES["smaller"]
+    (tensor,) = (tensor for tensor in file.proto.graph.initializer if tensor.name == weight)
+    values = onnx.numpy_helper.to_array(tensor) * np.float32(1.01)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, weight))
+    checks = compare_stages(file, "cpu", image, record_stages(ReferenceDetector(model, report.spec), image))
+    assert [check.stage for check in checks if not check.passed] == stages
 
 
 def test_no_detection_at_all(small: tuple[MaskRCNN, Path], tmp_path: Path) -> None:
@@ -239,6 +261,12 @@ def test_missing_folder(tmp_path: Path) -> None:
         export_onnx(narrow_c4(), tmp_path / "nowhere" / "m.onnx", shape=(64, 64), verify=False)
 
 
+@pytest.fixture(scope="module")
+def traced() -> list[onnx.ModelProto]:
+    """The one graph, once it was traced, into which each fault is put."""
+    return []
+
+
 @pytest.mark.parametrize(
     ("weight", "stage"),
     [
@@ -248,12 +276,15 @@ def test_missing_folder(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_graph_is_refused_with_its_first_bad_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight: str, stage: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traced: list[onnx.ModelProto], weight: str, stage: str
 ) -> None:
     build_proto = exporter.build_proto
 
     def broken(*arguments: Any) -> onnx.ModelProto:
-        proto = build_proto(*arguments)
+        if not traced:
+            traced.append(build_proto(*arguments))
+        proto = onnx.ModelProto()
+        proto.CopyFrom(traced[0])
         tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == weight)
         values = onnx.numpy_helper.to_array(tensor) * np.float32(-1.2)
         tensor.CopyFrom(onnx.numpy_helper.from_array(values, weight))

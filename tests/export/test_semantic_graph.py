@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,17 @@ from torch import nn
 from torchvision.models.segmentation import FCN
 
 from edgemask.canvas import place_on_canvas
-from edgemask.divergence import first_divergence
+from edgemask.divergence import compare_stages, first_divergence
 from edgemask.errors import UnsupportedModel, UsageError
 from edgemask.export.semantic_graph import Classes, SemanticGraph, check_semantic
 from edgemask.export.tracing import build_proto
 from edgemask.parity.semantic import SEMANTIC_TOLERANCES, compare_maps
+from edgemask.reference_stages import record_stages
+from edgemask.runtimes import ModelFile, read_model, stage_runs, write_model
+from edgemask.runtimes.stage_runs import stages_of_file
 from edgemask.scenes import draw_scene
 from edgemask.semantic import SemanticMap
-from edgemask.semantic_reference import SemanticReference, compare_semantic_stages
+from edgemask.semantic_reference import SemanticReference
 from edgemask.spec import ModelSpec
 
 Run = Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]
@@ -78,14 +82,6 @@ def opened(request: pytest.FixtureRequest) -> Callable[[bytes], Run]:
     return RUNTIMES[request.param]
 
 
-def with_stages(proto: onnx.ModelProto) -> bytes:
-    """The graph with its stage tensors as outputs too."""
-    proto = copy.deepcopy(proto)
-    shapes = {value.name: value for value in proto.graph.value_info}
-    proto.graph.output.extend(shapes[name] for name in STAGES)
-    return bytes(proto.SerializeToString())
-
-
 def test_the_graph_is_plain(case: tuple[Any, ModelSpec, onnx.ModelProto]) -> None:
     _, _, proto = case
     onnx.checker.check_model(proto, full_check=True)
@@ -102,11 +98,9 @@ def test_the_graph_is_plain(case: tuple[Any, ModelSpec, onnx.ModelProto]) -> Non
     )
 
 
-def test_every_map_and_stage_equals_pytorch(
-    case: tuple[Any, ModelSpec, onnx.ModelProto], opened: Callable[[bytes], Run]
-) -> None:
+def test_every_map_equals_pytorch(case: tuple[Any, ModelSpec, onnx.ModelProto], opened: Callable[[bytes], Run]) -> None:
     model, spec, proto = case
-    run, reference = opened(with_stages(proto)), SemanticReference(model, spec)
+    run, reference = opened(proto.SerializeToString()), SemanticReference(model, spec)
     pairs = []
     for name, pixels in SCENES.items():
         canvas, placement = place_on_canvas(pixels, spec)
@@ -114,9 +108,6 @@ def test_every_map_and_stage_equals_pytorch(
         copies = spec.batch or 1
         found = run({"images": np.stack([canvas] * copies), "image_sizes": np.array([placement.size] * copies)})
         assert (found["labels"].dtype, found["scores"].dtype) == (np.uint8, np.float32)
-        first = {stage: value[:1] for stage, value in found.items()}
-        divergence = first_divergence(compare_semantic_stages(reference, pixels, first))
-        assert divergence is None
         own = SemanticMap.from_canvas(found["labels"][0], found["scores"][0], placement)
         pairs.append((name, reference.segment(pixels), own))
     report = compare_maps(pairs, SEMANTIC_TOLERANCES["fp32"])
@@ -124,6 +115,48 @@ def test_every_map_and_stage_equals_pytorch(
     assert len(report.labels) == 5, "there was something to compare"
     assert report.background_share < 0.5
     assert report.score_difference_max < 2e-4
+
+
+def written(case: tuple[Any, ModelSpec, onnx.ModelProto], path: Path) -> ModelFile:
+    write_model(case[2], case[1], path / "m.onnx")
+    return read_model(path / "m.onnx")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("openvino:CPU", marks=pytest.mark.openvino)])
+def test_every_stage_equals_pytorch(case: tuple[Any, ModelSpec, onnx.ModelProto], device: str, tmp_path: Path) -> None:
+    file, reference = written(case, tmp_path), SemanticReference(case[0], case[1])
+    for pixels in SCENES.values():
+        record = record_stages(reference, pixels)
+        checks = compare_stages(file, device, pixels, record)
+        assert first_divergence(checks) is None
+        assert [check.stage for check in checks] == [*STAGES, "labels", "scores", "map", "map.scores"]
+        assert list(stages_of_file(file, device, pixels)) == list(record)
+
+
+@pytest.mark.parametrize("case", ["DeepLab, fixed canvas"], indirect=True)
+@pytest.mark.parametrize(("weight", "stage"), [("backbone.coarse.0.weight", "backbone.0"), ("head.4.weight", "head")])
+def test_a_fault_accuses_its_stage_alone(
+    case: tuple[Any, ModelSpec, onnx.ModelProto], weight: str, stage: str, tmp_path: Path
+) -> None:
+    model, spec, proto = case
+    faulty = copy.deepcopy(proto)
+    (tensor,) = (tensor for tensor in faulty.graph.initializer if tensor.name == weight)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(1.01), weight))
+    record = record_stages(SemanticReference(model, spec), SCENES["square"])
+    checks = compare_stages(written((model, spec, faulty), tmp_path), "cpu", SCENES["square"], record)
+    assert [check.stage for check in checks if not check.passed] == [stage]
+
+
+@pytest.mark.parametrize("case", ["FCN, dynamic canvas, dynamic batch"], indirect=True)
+def test_another_canvas_is_the_resize(
+    case: tuple[Any, ModelSpec, onnx.ModelProto], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be brought back from a canvas on which the image does not lie."""
+    monkeypatch.setattr(stage_runs, "place_on_canvas", lambda pixels, spec: place_on_canvas(pixels[:64], spec))
+    record = record_stages(SemanticReference(case[0], case[1]), SCENES["square"])
+    checks = compare_stages(written(case, tmp_path), "cpu", SCENES["square"], record)
+    failed = {check.stage: check.error for check in checks if not check.passed}
+    assert failed == dict.fromkeys(["stage/resize", "map", "map.scores"], np.inf)
 
 
 @pytest.mark.parametrize("case", [name for name, (_, spec) in CASES.items() if spec.batch != 1], indirect=True)

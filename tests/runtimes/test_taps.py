@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from toy_model import SPEC, busy_proto, write_toy
 
-from edgemask.errors import ModelFileError
+from edgemask.errors import ModelFileError, UsageError
 from edgemask.runtimes import Detector, ModelFile, read_model, write_model
-from edgemask.runtimes.taps import stages_of, with_taps
+from edgemask.runtimes.taps import batch_of, stages_of, with_taps
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (1, 3, 64, 64)).astype(np.float32)
 SIZES = np.array([[64, 64]], np.int64)
@@ -106,6 +106,7 @@ def batch_of_two(room: int | None) -> dict[str, NDArray[Any]]:
         "box_head": scored[:, None] + 0.25,
         "box_head.boxes": scored[:, None] + 0.5,
         "nms": np.zeros((7, 3), np.int64),
+        "nms.rois": np.zeros((7, 5), np.float32),
         "mask_head": detected["masks"] - 0.5,
     }
     if room is None:
@@ -159,3 +160,88 @@ def test_stages_of_an_image_without_anything(room: int | None) -> None:
         **dict.fromkeys(("proposals", "box_head", "box_head.boxes", "mask_head"), 0),
         **dict.fromkeys(("boxes", "scores", "labels", "masks"), 0),
     }
+
+
+@pytest.mark.parametrize("room", [None, ROOM], ids=["flat", "padded"])
+def test_what_branches_were_fed_with_says_whose_their_rows_are(room: int | None) -> None:
+    """Of a graph that was cut: its own proposals and detections are others, in number too."""
+    spec = SPEC.replace(batch=2, max_detections=ROOM, max_proposals=ROOM, outputs="padded" if room else "flat")
+    outputs, counter = batch_of_two(room), "num_detections" if room else "batch_index"
+    fed = {name: outputs.pop(name) for name in ("proposals", counter)}
+    behind = {name: outputs[name] for name in ("box_head", "mask_head", "masks")}
+    expected = stages_of(outputs | fed, 0, spec)
+    own = {"proposals": np.array([[0, 1, 1, 9, 9]], np.float32)}
+    own[counter] = np.array([0, 0]) if room else np.zeros(0, np.int64)
+    found = stages_of(behind | own, 0, spec, fed)
+    assert found.keys() == {*behind, "proposals"}
+    for name in behind:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    np.testing.assert_array_equal(found["proposals"], own["proposals"])
+
+
+def record_of_one() -> dict[str, NDArray[Any]]:
+    """As of an image that was alone, flat."""
+    chance = np.random.default_rng(0)
+    shapes = {"fpn.0": (1, 2, 3, 4), "rpn.scores": (1, 6), "rpn.boxes": (1, 6, 4), "proposals": (3, 5)}
+    shapes |= {"box_head": (3, 7), "box_head.boxes": (3, 28), "boxes": (2, 4), "scores": (2,), "labels": (2,)}
+    shapes |= {"mask_head": (2, 5, 5), "masks": (2, 5, 5), "keypoint_heatmaps": (2, 17, 5, 5)}
+    record: dict[str, NDArray[Any]] = {name: chance.uniform(1, 9, shape) for name, shape in shapes.items()}
+    record = {name: value.astype(np.float32) for name, value in record.items()}
+    record["proposals"][:, 0] = 0
+    record["proposals"][:, 3:] += 10
+    return record | {"labels": np.array([2, 1]), "image_sizes": np.array([[50, 60]])}
+
+
+@pytest.mark.parametrize("copies", [None, 1, 3])
+@pytest.mark.parametrize("outputs", ["flat", "padded"])
+def test_the_way_there_and_back(outputs: Any, copies: int | None) -> None:
+    spec = SPEC.replace(batch=copies, max_detections=ROOM, max_proposals=5, outputs=outputs)
+    record = record_of_one()
+    batch = batch_of(record, spec)
+    count = copies or 1
+    assert len(batch["fpn.0"]) == count
+    assert batch["nms.rois"].shape == (count * (2 if outputs == "flat" else ROOM), 5)
+    assert batch["nms.rois"].dtype == batch["proposals"].dtype == np.float32
+    for index in range(count):
+        found = stages_of(batch, index, spec)
+        assert found.keys() == record.keys()
+        assert (found["proposals"][:, 0] == index).all()
+        found["proposals"][:, 0] = 0
+        for name, value in record.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
+            assert found[name].dtype == value.dtype
+
+
+def test_padded_rows_stand_for_nothing() -> None:
+    spec = SPEC.replace(batch=2, max_detections=ROOM, max_proposals=5, outputs="padded")
+    batch = batch_of(record_of_one(), spec)
+    assert not batch["proposals"][3:5, 1:].any()
+    np.testing.assert_array_equal(batch["proposals"][:, 0], [0] * 5 + [1] * 5)
+    np.testing.assert_array_equal(batch["nms.present"], [True, True, False, False] * 2)
+    np.testing.assert_array_equal(batch["nms.labels"], [2, 1, 0, 0] * 2)
+    np.testing.assert_array_equal(batch["num_detections"], [2, 2])
+    assert batch["masks"].shape == (2, ROOM, 5, 5)
+    assert batch["mask_head"].shape == (2 * ROOM, 5, 5)
+
+
+@pytest.mark.parametrize(("limit", "name"), [("max_proposals", "proposals"), ("max_detections", "boxes")])
+def test_more_rows_than_there_is_room_for(limit: str, name: str) -> None:
+    spec = SPEC.replace(max_detections=ROOM, max_proposals=5, outputs="padded").replace(**{limit: 1})
+    with pytest.raises(UsageError, match=f"{name}: expected at most 1 rows for an image"):
+        batch_of(record_of_one(), spec)
+
+
+def test_masks_of_all_classes_as_older_files_give_them() -> None:
+    spec = SPEC.replace(max_detections=ROOM, max_proposals=5)
+    batch = batch_of(record_of_one(), spec)
+    every = np.random.default_rng(1).uniform(size=(2, 3, 5, 5))
+    found = stages_of(batch | {"mask_head": every}, 0, spec)
+    np.testing.assert_array_equal(found["mask_head"], every[[0, 1], [2, 1]])
+
+
+def test_a_semantic_batch() -> None:
+    spec = SPEC.replace(tasks=("semantic",), mask_size=None, batch=3)
+    record = {"head": np.ones((1, 3, 4, 4)), "labels": np.ones((1, 8, 8), np.uint8)}
+    batch = batch_of(record, spec)
+    assert {name: value.shape for name, value in batch.items()} == {"head": (3, 3, 4, 4), "labels": (3, 8, 8)}
+    np.testing.assert_array_equal(stages_of(batch, 2, spec)["labels"], record["labels"])

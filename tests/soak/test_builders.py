@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from edgemask.description import spec_of
-from edgemask.divergence import VALUE_TOLERANCE, StageCheck, compare_stages, first_divergence
+from edgemask.divergence import STAGE_TOLERANCES, StageCheck, compare_stages, first_divergence
 from edgemask.export import ExportReport, export_onnx
-from edgemask.export.verification import run_stages
 from edgemask.images import load_image
 from edgemask.models import build
 from edgemask.reference import ReferenceDetector
-from edgemask.runtimes import Detector, read_model
-from edgemask.runtimes.taps import with_taps
-from edgemask.semantic_reference import SemanticReference, compare_semantic_stages
+from edgemask.reference_stages import record_stages
+from edgemask.runtimes import read_model
+from edgemask.semantic_reference import SemanticReference
 
+pytestmark = pytest.mark.soak
 SIZES = {"min_size": 320, "max_size": 448}
 CANVAS = (448, 448)
 BUILDERS = [
@@ -104,7 +104,7 @@ def semantic(
 
 def worst_value(checks: tuple[StageCheck, ...]) -> float:
     """The largest error of a stage that computes values; of one that chooses boxes it is a share of them."""
-    return max(check.error for check in checks if check.tolerance == VALUE_TOLERANCE)
+    return max(check.error for check in checks if check.tolerance == STAGE_TOLERANCES["fp32"].values)
 
 
 def noted(record_property: Any, worst: float, report: ExportReport) -> None:
@@ -121,11 +121,10 @@ def test_every_semantic_stage(
     model, report = semantic
     reference = SemanticReference(model, report.spec)
     worst = 0.0
-    with Detector(with_taps(read_model(report.path)), device) as detector:
-        for picture in pictures:
-            checks = compare_semantic_stages(reference, picture, run_stages(detector, picture))
-            assert first_divergence(checks) is None
-            worst = max(worst, worst_value(checks))
+    for picture in pictures:
+        checks = compare_stages(read_model(report.path), device, picture, record_stages(reference, picture))
+        assert first_divergence(checks) is None
+        worst = max(worst, worst_value(checks))
     noted(record_property, worst, report)
 
 
@@ -139,11 +138,10 @@ def test_every_stage(
     model, report = exported
     reference = ReferenceDetector(model, report.spec)
     worst = 0.0
-    with Detector(with_taps(read_model(report.path)), device) as detector:
-        for picture in pictures:
-            outputs = run_stages(detector, picture)
-            checks = compare_stages(reference, picture, outputs)
-            assert first_divergence(checks) is None
-            assert len(outputs["boxes"]) > 0, "the heads behind the detections had something to do"
-            worst = max(worst, worst_value(checks))
+    for picture in pictures:
+        record = record_stages(reference, picture)
+        checks = compare_stages(read_model(report.path), device, picture, record)
+        assert first_divergence(checks) is None
+        assert len(record["boxes"]) > 0, "the heads behind the detections had something to do"
+        worst = max(worst, worst_value(checks))
     noted(record_property, worst, report)
