@@ -166,7 +166,7 @@ def test_everything_of_the_record_is_said() -> None:
     assert "a roi without area gives 1, not 0" in text
     assert "another shape, or no number" in text
     assert "at most 0.5 % below the reference's, fails only where 97.5 % sure" in text
-    assert "95 % interval 1.83 to 2.53 points" in text
+    assert "95 % interval -2.53 to -1.83" in text
     assert text.count("0.9949996") == 2  # at a glance, too, no miss looks like a hit
     assert "0.995" not in text
 

@@ -80,7 +80,7 @@ def test_what_failed() -> None:
     assert "gone.png could not be used: there is no such file" in (skipped.text or "").splitlines()
     texts = {case.get("name"): case.findtext("failure") for case in suite.iter("testcase")}
     assert "error 0.125, allowed 2e-05" in (texts["op self-test: mask_roi_pool"] or "")
-    assert "95 % interval 1.83 to 2.53 points" in (texts["box AP difference at most 0.1 points"] or "")
+    assert "95 % interval -2.53 to -1.83" in (texts["box AP difference at most 0.1 points"] or "")
     properties = {one.get("name"): one.get("value") for one in suite.iter("property")}
     assert properties["first bad stage"] == "mask_head"
     assert (suite.findtext("system-out") or "").splitlines()[-1] == "FAILED, first at the stage mask_head"

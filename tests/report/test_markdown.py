@@ -136,7 +136,7 @@ def test_what_failed_stands_first() -> None:
     assert marks == sorted(marks, reverse=True)
     assert marks.count(True) == sum(measure.failure is not None for measure in failing().measures)
     assert ["mean mask IoU", "at least 0.995", "FAILED: 0.9949996"] in measured
-    difference = "FAILED: 2.13 points (95 % interval 1.83 to 2.53 points)"
+    difference = "FAILED: 2.13 points (95 % interval -2.53 to -1.83)"
     assert ["box AP difference", "at most 0.1 points", difference] in measured
     sentences = sentences_of(text)
     assert "cpu: op self-test: mask_roi_pool failed, a roi without area gives 1, not 0" in sentences

@@ -43,7 +43,7 @@ def test_what_passed() -> None:
     assert row(lines, "mean mask IoU") == ["ok", "mean mask IoU", "0.9999996", "at least 0.995"]
     assert row(lines, "lowest box IoU") == ["lowest box IoU", "0.99992"]
     assert row(lines, "mask AP difference") == ["ok", "mask AP difference", "0 points", "at most 0.1 points"]
-    assert "95 % interval -0.30 to 0.40 points" in "\n".join(lines)
+    assert "95 % interval -0.40 to 0.30" in "\n".join(lines)
     assert "COCO, in points, against annotations" in lines
     assert row(lines, "box AP") == ["box AP", "44.21", "44.21", "0", "-0.40 to +0.30"]
     assert row(lines, "mask AR medium") == ["mask AR medium", "58.11", "58.11", "0"]
