@@ -9,6 +9,7 @@ EdgemaskError                     exit code
 ├── CalibrationError              2   images from which no quantization range can be taken
 ├── ForkedProcessError            2   a detector used in a child process made by fork
 ├── ParityError                   1   the exported model does not do what the PyTorch model does
+├── BrokenOutput                  1   a model that gave something that is no result
 ├── DependencyMissing             3   a Python package that this task needs is not installed
 ├── DeviceUnavailable             3   the device asked for cannot run this model here
 ├── OutOfMemory                   3   the device has too little memory for this input
@@ -83,6 +84,12 @@ class ForkedProcessError(EdgemaskError):
 
 class ParityError(EdgemaskError):
     """The exported model does not do what the PyTorch model does."""
+
+    exit_code = 1
+
+
+class BrokenOutput(EdgemaskError):
+    """A model that gave something that is no result."""
 
     exit_code = 1
 

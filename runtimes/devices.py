@@ -52,9 +52,8 @@ def open_runtime(model: ModelFile, device: str) -> tuple[Runtime, tuple[str, ...
         DeviceUnavailable: the device named, or every device, cannot run this model here; says why.
     """
     if device != "auto":
+        check_device(device)
         entry = _named(device)
-        if reason := entry.runtime.unavailable(entry.target):
-            raise reason
         return entry.runtime(model, entry.target), ()
     refusals: list[str] = []
     for entry in (entry for entry in DEVICES if entry.automatic):
@@ -66,6 +65,19 @@ def open_runtime(model: ModelFile, device: str) -> tuple[Runtime, tuple[str, ...
             line = f"{entry.name}: {error.problem}: {error.remedy}"
             refusals.append(" ".join(line.split()))  # a library's words may go over several lines
     raise DeviceUnavailable("no device can run this model here:\n" + "\n".join(refusals), "mend one of these")
+
+
+def check_device(device: str) -> None:
+    """Does nothing where a device is there, whatever model it is for; `auto` is known only with a model.
+
+    Raises:
+        UsageError: no such device.
+        DeviceUnavailable: the device is not usable here; says why.
+    """
+    if device != "auto":
+        entry = _named(device)
+        if reason := entry.runtime.unavailable(entry.target):
+            raise reason
 
 
 def _named(device: str) -> Device:

@@ -6,12 +6,13 @@ import numpy as np
 
 from edgemask.canvas import Placement, boxes_to_original
 from edgemask.detections import Detections
-from edgemask.errors import EdgemaskError
+from edgemask.errors import BrokenOutput, UsageError
 from edgemask.keypoints import decode_heatmaps, keypoints_to_original
 from edgemask.runtimes.runtime import Array
 from edgemask.semantic import SemanticMap
 from edgemask.spec import ModelSpec
 
+_REMEDY = "`edgemask validate` names the stage that they come from; export the model again"
 _BY_DETECTION = ("boxes", "scores", "labels", "masks", "keypoint_heatmaps")
 
 
@@ -43,10 +44,17 @@ def detections_of(
         device: for the message.
 
     Raises:
-        EdgemaskError: the graph gave something else than numbers.
+        BrokenOutput: the graph gave something that is no result, such as scores that are not numbers.
     """
     values = rows_of(outputs, index, spec)
     _check_finite(values, device)
+    try:
+        return _detections(values, placement)
+    except UsageError as error:
+        raise BrokenOutput(f"the model gave no detections on {device}: {error.problem}", _REMEDY) from error
+
+
+def _detections(values: Mapping[str, Array], placement: Placement) -> Detections:
     keypoints = keypoint_scores = None
     if "keypoint_heatmaps" in values:
         keypoints, keypoint_scores = decode_heatmaps(values["keypoint_heatmaps"], values["boxes"])
@@ -72,7 +80,4 @@ def map_of(outputs: Mapping[str, Array], index: int, placement: Placement, spec:
 def _check_finite(values: Mapping[str, Array], device: str) -> None:
     broken = [name for name, value in values.items() if not np.isfinite(value).all()]
     if broken:
-        raise EdgemaskError(
-            f"the model gave {', '.join(broken)} that are not numbers on {device}",
-            "run `edgemask validate` to see where they come from",
-        )
+        raise BrokenOutput(f"the model gave {', '.join(broken)} that are not numbers on {device}", _REMEDY)

@@ -86,7 +86,7 @@ def passing(**changes: Any) -> ValidationReport:
             name="nuclei.safetensors", kind="pytorch", device="torch", sha256="a7" * 32, bytes=None, precision="fp32"
         ),
         "class_names": CLASSES,
-        "images": ImageFacts(chosen=80, compared=80, too_large=(), unreadable=(), resumed=0),
+        "images": ImageFacts(chosen=80, compared=80, broken=(), too_large=(), unreadable=(), resumed=0),
         "parity": _parity(),
         "coco": coco("boxes", "masks"),
         "op_tests": (_op_test("box_roi_pool", "box_head"), _op_test("class_nms", "nms", op="ClassNms")),
@@ -123,6 +123,7 @@ def failing(**changes: Any) -> ValidationReport:
     )
     images = ImageFacts(
         chosen=80,
+        broken=(),
         compared=77,
         too_large=("huge.png",),
         unreadable=(("cut.jpg", "image file is truncated"), ("gone.png", "there is no such file")),
@@ -148,7 +149,7 @@ def failing(**changes: Any) -> ValidationReport:
         ),
         "limits": (*passing().limits, *extra),
         "baseline": Baseline(
-            "last/report.json", "2026-11-20T08:00:00+00:00", "cpu", {"matched_share": 1.0, "box_ap": 0.441}
+            "last/report.json", "2026-11-20T08:00:00+00:00", "cpu", 80, {"matched_share": 1.0, "box_ap": 0.441}
         ),
         "gallery": (
             gallery_entry("IMG_0007.jpg", worst[0][1], ("lost", "lost", "mask"), damage=9.6),
@@ -181,7 +182,7 @@ def semantic(**changes: Any) -> ValidationReport:
     fields = {
         "parity": parity,
         "coco": None,
-        "images": ImageFacts(chosen=24, compared=24, too_large=(), unreadable=(), resumed=0),
+        "images": ImageFacts(chosen=24, compared=24, broken=(), too_large=(), unreadable=(), resumed=0),
         "op_tests": (),
         "stages": None,
         "limits": limits_of(tolerance, ("semantic",), annotated=False, origin="fp32"),
@@ -229,7 +230,7 @@ def unmeasured(**changes: Any) -> ValidationReport:
     parity = _parity(images=3, images_without_objects=3, **counts, **dict.fromkeys(names, math.nan))
     times = dict.fromkeys(("median", "p90", "reference_median", "reference_p90", "ratio"), math.nan)
     fields = {
-        "images": ImageFacts(chosen=3, compared=3, too_large=(), unreadable=(), resumed=3),
+        "images": ImageFacts(chosen=3, compared=3, broken=(), too_large=(), unreadable=(), resumed=3),
         "parity": replace(parity, histograms=()),
         "coco": coco("boxes", "masks", scale=math.nan),
         "latency": Latency(**times),

@@ -84,7 +84,9 @@ def test_a_failure_is_exit_code_1(folder: Path, failing: list[str], capsys: pyte
         (["--min-matched", "0.5", "--max-drop", "1"], 0),
         (["--min-matched", "0.5", "--max-size", "1"], 0),
         (["--min-matched", "0.5", "--max-size", "0.0001"], 1),
-        (["--min-matched", "0.5", "--min-mask-iou", "1.1"], 1),
+        (["--min-matched", "0.5", "--min-mask-iou", "1.1"], 2),
+        (["--min-matched", "nan"], 2),
+        (["--max-drop", "-0.1"], 2),
         (["--min-matched", "0.5", "--max-latency-ratio", "0"], 1),
     ],
 )
@@ -118,6 +120,16 @@ def test_a_baseline_is_what_was_before(folder: Path, words: list[str], failing: 
     assert main([*words, *options[:2], "--baseline", str(gate)]) == 2
 
 
+def test_an_outcome_of_before_does_not_survive(folder: Path, words: list[str]) -> None:
+    report = folder / "report"
+    assert main([*words, "--report", str(report)]) == 0
+    assert main([*words, "--report", str(report), "--baseline", str(report / "report.json")]) == 2
+    assert (report / "report.md").exists()
+    (folder / "images" / "1.png").write_bytes(b"no picture")
+    assert main([*words, "--report", str(report)]) == 2
+    assert list(report.iterdir()) == []
+
+
 def test_a_stored_run_takes_the_place_of_the_reference(folder: Path, words: list[str]) -> None:
     run = str(folder / "run.npz")
     assert main([*words, "--save-run", run]) == 0
@@ -131,6 +143,11 @@ def test_what_cannot_be_meant(folder: Path, words: list[str], capsys: pytest.Cap
     assert main([*words, "--resume"]) == 2
     assert "--report" in capsys.readouterr().err
     assert main([*words, "--seed", "1"]) == 2
+    assert main([*words, "--save-run", str(folder / "run")]) == 2
+    capsys.readouterr()
+    assert main([*words, "--device", "openvin"]) == 2
+    printed = capsys.readouterr().err
+    assert "there is no device 'openvin'" in printed
     (folder / "images" / "1.png").write_bytes(b"no picture")
     assert main(words) == 2
     assert "1 of 5 images cannot be used: 1.png" in capsys.readouterr().err

@@ -41,7 +41,7 @@ def gate(repository: Path, folder: Path, *words: str, **environment: str) -> sub
 
 
 def test_a_model_that_holds(repository: Path, folder: Path) -> None:
-    result = gate(repository, folder, "toy.onnx", "images", "out")
+    result = gate(repository, folder, "toy.onnx", "images", "out", REFERENCE="toy.onnx")
     assert result.returncode == 0, result.stderr
     names = {path.name for path in (folder / "out" / "report").iterdir()}
     assert names == {"report.html", "report.json", "report.md", "junit.xml"}
@@ -49,9 +49,8 @@ def test_a_model_that_holds(repository: Path, folder: Path) -> None:
 
 def test_a_model_that_does_not(repository: Path, folder: Path) -> None:
     summary = folder / "summary.md"
-    result = gate(
-        repository, folder, "other.onnx", "images", "out", REFERENCE="toy.onnx", GITHUB_STEP_SUMMARY=str(summary)
-    )
+    environment = {"REFERENCE": "toy.onnx", "GITHUB_STEP_SUMMARY": str(summary)}
+    result = gate(repository, folder, "other.onnx", "images", "out", **environment)
     assert result.returncode == 1, result.stderr
     assert "matched share 50 % is below 99 %" in result.stdout
     assert summary.read_text(encoding="utf-8") == (folder / "out" / "report" / "report.md").read_text(encoding="utf-8")
@@ -60,7 +59,10 @@ def test_a_model_that_does_not(repository: Path, folder: Path) -> None:
 def test_wrong_use(repository: Path, folder: Path) -> None:
     assert gate(repository, folder, "toy.onnx").returncode == 2
     assert "CHECKPOINT IMAGES OUTPUT" in gate(repository, folder).stderr
-    assert gate(repository, folder, "toy.onnx", "absent", "out").returncode == 2
+    assert gate(repository, folder, "toy.onnx", "absent", "out", REFERENCE="toy.onnx").returncode == 2
+    alone = gate(repository, folder, "toy.onnx", "images", "out")
+    assert alone.returncode != 0
+    assert "an .onnx needs its reference" in alone.stderr
 
 
 def test_the_gate_file_is_one(repository: Path) -> None:

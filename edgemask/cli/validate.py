@@ -22,6 +22,7 @@ Example: edgemask validate model.onnx --reference model.safetensors \\
 Example: edgemask validate int8.onnx --reference model.safetensors \\
              --images val/ --annotations val.json --gate gate.toml"""
 _PICTURES = 24  # in the gallery of the page
+_FORMS = {"report.html": to_html, "report.json": to_json, "report.md": to_markdown, "junit.xml": to_junit}
 _JOURNAL = "partial"  # folder under that of the report
 
 
@@ -85,6 +86,10 @@ def validate(
         raise UsageError("--resume needs the folder of the interrupted run", "give its --report DIR")
     if report is not None:
         report.mkdir(parents=True, exist_ok=True)
+        if baseline is not None and baseline.resolve() == (report / "report.json").resolve():
+            raise UsageError(f"the report would replace its own baseline {baseline}", "give another --report DIR")
+        for name in _FORMS:  # an outcome of before must not be taken for this one's
+            (report / name).unlink(missing_ok=True)
     with working("validate", "all"):
         from edgemask.validation import validate as validate_model
 
@@ -137,11 +142,10 @@ def _limits(
 
 def _write(record: "Validation", folder: Path) -> dict[str, Path]:
     """Writes every form of the report; gives their paths."""
-    forms = {"report.html": to_html, "report.json": to_json, "report.md": to_markdown, "junit.xml": to_junit}
-    for name, form in forms.items():
+    for name, form in _FORMS.items():
         with creating(folder / name) as temporary:
             temporary.write_text(form(record).rstrip("\n") + "\n", encoding="utf-8")
-    note(f"wrote {', '.join(forms)} to {folder}")
+    note(f"wrote {', '.join(_FORMS)} to {folder}")
     return {"report": folder / "report.html"}
 
 

@@ -71,7 +71,7 @@ class _Sums:
     without_objects: int = 0
     matched: int = 0
     moved: int = 0
-    flips: int = 0
+    flips: tuple[int, int] = (0, 0)
     lost: int = 0
     ghosts: int = 0
     tasks: set[str] = field(default_factory=lambda: {"boxes"})
@@ -90,8 +90,9 @@ class _Sums:
         """Takes one image in."""
         self.images += 1
         self.without_objects += not len(image.reference)
-        for name in ("matched", "moved", "flips", "lost", "ghosts"):
+        for name in ("matched", "moved", "lost", "ghosts"):
             setattr(self, name, getattr(self, name) + getattr(image, name))
+        self.flips = self.flips[0] + image.flips[0], self.flips[1] + image.flips[1]
         self.tasks |= image.tasks
         self.one_sided.update(image.one_sided)
         for name in ("reference", "candidate", "box_iou", "score_difference", "mask_iou"):
@@ -104,7 +105,9 @@ class _Sums:
 
     def report(self) -> ParityReport:
         """What all images together gave."""
-        compared = 2 * (self.matched + self.moved) + self.lost + self.ghosts
+        excess = _excess(*self.flips), _excess(*reversed(self.flips))
+        lost, ghosts = self.lost + excess[0], self.ghosts + excess[1]
+        compared = 2 * (self.matched + self.moved) + lost + ghosts
         distances = np.concatenate(self.keypoint_distance) if self.keypoint_distance else np.zeros(0, np.float32)
         return ParityReport(
             images=self.images,
@@ -114,9 +117,9 @@ class _Sums:
             candidate=self.candidate.count,
             matched=self.matched,
             moved=self.moved,
-            flips=self.flips,
-            lost=self.lost,
-            ghosts=self.ghosts,
+            flips=sum(self.flips) - sum(excess),
+            lost=lost,
+            ghosts=ghosts,
             matched_share=2 * self.matched / compared if compared else math.nan,
             box_iou_mean=self.box_iou.mean,
             box_iou_min=self.box_iou.least,
@@ -144,6 +147,15 @@ class _Sums:
         if "keypoints" in self.tasks:
             found.append(Histogram("keypoint similarity", {"pairs": self.similarity.bins}))
         return found
+
+
+def _excess(flips: int, others: int) -> int:
+    """How many more flips one side has than chance gives.
+
+    A rounding carries a detection over the threshold as easily as it carries one below it: three standard deviations of
+    a fair coin are allowed, and two flips in any case.
+    """
+    return max(0, math.floor(flips - others - max(2.0, 3 * math.sqrt(flips + others))))
 
 
 def _nan_if_none(function: Callable[[NDArray[np.float32]], Any], values: NDArray[np.float32]) -> float:

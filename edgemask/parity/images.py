@@ -56,7 +56,7 @@ class ImageParity:
         candidate: the same of the candidate, float64 [M].
         matched: pairs of detections that agree.
         moved: pairs of one object that do not.
-        flips: detections of either side that only it has, at the threshold.
+        flips: detections that only the reference, and that only the candidate has, at the threshold.
         lost: detections that only the reference has.
         ghosts: detections that only the candidate has.
         tasks: what both sides give.
@@ -75,7 +75,7 @@ class ImageParity:
     candidate: FloatArray
     matched: int
     moved: int
-    flips: int
+    flips: tuple[int, int]
     lost: int
     ghosts: int
     tasks: frozenset[str]
@@ -148,7 +148,7 @@ def compare_image(
         *_alone(reference, alone[0], flipped[0], "lost"),
         *_alone(candidate, alone[1], flipped[1], "ghost"),
         *_moved(reference, rows[moved], ious[moved], differences[moved], tolerance),
-        *_unlike(pairs, masks, points, tolerance),
+        *_unlike(pairs, masks, points, similarity, tolerance),
     ]
     order = list(KINDS)
     return ImageParity(
@@ -157,7 +157,7 @@ def compare_image(
         candidate=candidate.scores.astype(np.float64),
         matched=int(within.sum()),
         moved=int(moved.sum()),
-        flips=int(flipped[0].sum() + flipped[1].sum() + 2 * chance.sum()),
+        flips=(int(flipped[0].sum() + chance.sum()), int(flipped[1].sum() + chance.sum())),
         lost=int((~flipped[0]).sum()),
         ghosts=int((~flipped[1]).sum()),
         tasks=frozenset(_shared_tasks(reference, candidate)),
@@ -260,16 +260,20 @@ def _moved(
             yield _mismatch("score", reference, row, f"score differs by {difference:.4f}")
 
 
-def _unlike(pairs: _Pairs, masks: FloatArray, points: FloatArray, tolerance: Tolerance) -> Iterator[Mismatch]:
+def _unlike(
+    pairs: _Pairs, masks: FloatArray, points: FloatArray, similarity: FloatArray, tolerance: Tolerance
+) -> Iterator[Mismatch]:
     """Pairs with the same box and score whose masks or keypoints are not those that are asked for on average."""
     least = tolerance.mask_iou if tolerance.mask_iou is not None else -math.inf
     for row, iou in zip(pairs.rows if len(masks) else (), masks, strict=True):
         if iou < least:
             yield _mismatch("mask", pairs.reference, row, f"mask IoU {iou:.4f}")
     most = tolerance.keypoint_distance if tolerance.keypoint_distance is not None else math.inf
-    for row, distances in zip(pairs.rows if len(points) else (), points, strict=True):
-        if np.median(distances) > most:
-            yield _mismatch("keypoints", pairs.reference, row, f"keypoints off by {np.median(distances):.3g} px")
+    least = tolerance.oks if tolerance.oks is not None else -math.inf
+    for row, distances, alike in zip(pairs.rows if len(points) else (), points, similarity, strict=True):
+        if np.median(distances) > most or alike < least:
+            detail = f"keypoints off by up to {distances.max():.3g} px, similarity {alike:.4f}"
+            yield _mismatch("keypoints", pairs.reference, row, detail)
 
 
 def _mismatch(kind: Kind, found: Detections, row: int, detail: str) -> Mismatch:

@@ -24,6 +24,8 @@ class Tolerance:
         matched_share: at least this share of the detections has a match, `2 matched / (reference + candidate)`.
         mask_iou: at least this mean IoU of the matched masks, in pixels of the original image.
         keypoint_distance: at most this median distance of the matched keypoints, in pixels of the original image.
+        oks: at least this mean similarity of the matched keypoints, COCO's OKS: the median does not see that fewer than
+            half of them are wrong.
         ap_difference: at most this difference of COCO AP, 0-1, from the reference's.
         ap_share: at least this share of the reference's COCO AP.
         ap_decides: where there are annotations, AP is asked and everything else only reported.
@@ -35,6 +37,7 @@ class Tolerance:
     matched_share: float | None
     mask_iou: float | None
     keypoint_distance: float | None
+    oks: float | None = None
     ap_difference: float | None = None
     ap_share: float | None = None
     ap_decides: bool = False
@@ -46,6 +49,7 @@ class Tolerance:
             "matched_share": self.matched_share,
             "mask_iou": self.mask_iou,
             "keypoint_distance": self.keypoint_distance,
+            "oks": self.oks,
         }
         return {key: limit for key, limit in asked.items() if limit is not None}
 
@@ -62,6 +66,7 @@ TOLERANCES: Mapping[str, Tolerance] = MappingProxyType(
             matched_share=0.999,
             mask_iou=0.995,
             keypoint_distance=0.5,
+            oks=0.98,
             ap_difference=0.001,
         ),
         "fp16": Tolerance(
@@ -71,6 +76,7 @@ TOLERANCES: Mapping[str, Tolerance] = MappingProxyType(
             matched_share=0.99,
             mask_iou=0.98,
             keypoint_distance=1.0,
+            oks=0.95,
             ap_difference=0.002,
         ),
         "int8": Tolerance(

@@ -210,7 +210,7 @@ def _begin(folder: Path, facts: RunFacts) -> None:
 def _continued(folder: Path, text: bytes, facts: RunFacts) -> RunFacts:
     """Returns the facts of the run that the folder holds, once it is seen to be the same run."""
     record = _identify(folder, text)
-    remedy = "begin anew (fresh=True, without --resume), or name another folder"
+    remedy = "begin anew, without resuming, or name another folder"
     with sound(folder / FACTS_FILE, remedy):
         check_format(record, FORMAT)
         begun = RunFacts.from_record(record.get("facts"))

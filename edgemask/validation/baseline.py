@@ -18,12 +18,14 @@ class Baseline:
         path: of its report.
         date: when it was measured, ISO 8601.
         device: where the model ran.
+        images: how many were compared.
         values: by key.
     """
 
     path: str
     date: str
     device: str
+    images: int
     values: Mapping[str, float]
 
 
@@ -46,13 +48,20 @@ def read_baseline(path: str | os.PathLike[str], device: str) -> Baseline:
         reports = {str(report["model"]["device"]): report for report in document["reports"]}
         chosen = reports.get(device) or (next(iter(reports.values())) if len(reports) == 1 else None)
         if chosen is None:
-            raise UsageError(f"{path} has figures for {', '.join(reports)}, not for {device}", "give another baseline")
+            known = ", ".join(reports) or "no device"
+            raise UsageError(f"{path} has figures for {known}, not for {device}", "give another baseline")
         values = {
             str(entry["key"]): float(entry["value"])
             for entry in chosen["values"]
             if entry["key"] and entry["value"] is not None
         }
-        return Baseline(os.fspath(path), str(chosen["environment"]["date"]), str(chosen["model"]["device"]), values)
+        return Baseline(
+            path=os.fspath(path),
+            date=str(chosen["environment"]["date"]),
+            device=str(chosen["model"]["device"]),
+            images=int(chosen["images"]["compared"]),
+            values=values,
+        )
     except OSError as error:
         raise UsageError(f"cannot read the baseline {path}: {error.strerror}", "check the path") from error
     except UsageError:

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgemask.detections import Detections
 from edgemask.environment import environment
-from edgemask.errors import UsageError
+from edgemask.errors import BrokenOutput, UsageError
 from edgemask.evaluation import check_scorable
 from edgemask.images import load_image
 from edgemask.optest import OpTest
@@ -120,7 +120,7 @@ def compare_sides(
             watch=work.watch,
         )
         coco = work.scorer.score(parity.tasks)
-    notes = [*reference.notes]
+    notes = [*reference.notes, *_notes_on(baseline, candidate, work.image_facts(), plan.limits_of(candidate))]
     if coco is None and not isinstance(parity, SemanticParity) and not parity.is_empty:
         notes.append("AP against the reference was not measured: faster_coco_eval is not installed")
     report = ValidationReport(
@@ -142,6 +142,18 @@ def compare_sides(
     return report, work.gallery.worst()[:_STAGE_IMAGES]
 
 
+def _notes_on(baseline: Baseline | None, candidate: Side, images: ImageFacts, limits: Sequence[Limit]) -> Iterator[str]:
+    """What a reader of regressions must know."""
+    if baseline is None:
+        return
+    if baseline.device != candidate.facts.device:
+        yield f"the baseline was measured on {baseline.device}"
+    if baseline.images != images.compared:
+        yield f"the baseline was measured on {baseline.images} images, this on {images.compared}"
+    if not any(limit.kind == "max_regression" for limit in limits):
+        yield "nothing is asked of the baseline: a gate file does so with a table [max_regression]"
+
+
 class _Pass:
     """What is kept of a pass over the images."""
 
@@ -151,6 +163,7 @@ class _Pass:
         self.scorer = Scorer(candidate.spec, plan.document)
         self.seconds: list[float] = []
         self.reference_seconds: list[float] = []
+        self.broken: list[tuple[str, str]] = []
         self.current: tuple[UsableImage, Any, Any] | None = None
 
     def pairs(self) -> Iterator[tuple[str, Any, Any]]:
@@ -168,8 +181,12 @@ class _Pass:
         pixels = load_image(image.path)
         boxes = self.reference.propose(image, pixels) if self.candidate.spec.proposals == "input" else None
         expected = self.reference.look(image, pixels, boxes)
-        found = self.candidate.look(image, pixels, boxes)
         self.reference_seconds.append(expected.seconds)
+        try:
+            found = self.candidate.look(image, pixels, boxes)
+        except BrokenOutput as error:
+            self.broken.append((image.name, error.problem))
+            return expected.found, _nothing_like(expected.found)
         self.seconds.append(found.seconds)
         return expected.found, found.found
 
@@ -184,7 +201,8 @@ class _Pass:
         images = self.plan.images
         return ImageFacts(
             chosen=len(images.usable) + len(images.too_large) + len(images.unreadable),
-            compared=len(self.seconds),
+            compared=len(self.reference_seconds),
+            broken=tuple(self.broken),
             too_large=images.too_large,
             unreadable=images.unreadable,
             resumed=self.candidate.resumed if isinstance(self.candidate, JournaledSide) else 0,
@@ -201,6 +219,18 @@ class _Pass:
             reference_p90=other[1],
             ratio=own[0] / other[0] if here and other[0] else math.nan,
         )
+
+
+def _nothing_like(found: Detections | SemanticMap) -> Detections | SemanticMap:
+    """What a model that gives no result has found: nothing, in the form of what the reference found."""
+    if isinstance(found, SemanticMap):
+        return SemanticMap(np.zeros_like(found.labels), np.zeros_like(found.scores))
+    masks, points = found.masks, found.keypoints
+    return Detections.empty(
+        found.image_size,
+        mask_size=None if masks is None else masks.shape[1],
+        num_keypoints=None if points is None else points.shape[1],
+    )
 
 
 def _quantiles(seconds: Sequence[float]) -> tuple[float, float]:

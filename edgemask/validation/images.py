@@ -102,7 +102,8 @@ def choose_images(
     chosen = chosen[:limit]
     if not chosen:
         raise DatasetError(
-            f"there is no image in {printable(str(images))}", f"expected files that end in {', '.join(IMAGE_SUFFIXES)}"
+            f"there is no image in {printable(str(images))}",
+            f"expected files that end in {', '.join(IMAGE_SUFFIXES)}; folders within it are not entered",
         )
     return chosen
 
@@ -121,6 +122,8 @@ def check_images(chosen: Sequence[ChosenImage], spec: ModelSpec, *, skip_bad: bo
     usable, too_large, unreadable = [], [], []
     for number, image in enumerate(progress(chosen, "check images"), start=1):
         try:
+            if printable(image.name) != image.name:
+                raise ImageError("its name holds control characters")
             size = load_image(image.path).shape[:2]
             if image.size not in (None, size):
                 raise ImageError(f"it has {size} pixels (H, W), the annotations say {image.size}")
@@ -184,6 +187,11 @@ def _identified(paths: list[Path], document: dict[str, Any]) -> list[ChosenImage
     return chosen
 
 
+def has_own_names(spec: ModelSpec) -> bool:
+    """Whether the classes of a model have names of their own, not just `class_1` and so on."""
+    return spec.class_names != tuple(f"class_{label}" for label in range(1, len(spec.class_names) + 1))
+
+
 def check_categories(document: dict[str, Any], spec: ModelSpec) -> None:
     """Compares the categories of annotations with the model's; the model may have more.
 
@@ -193,7 +201,7 @@ def check_categories(document: dict[str, Any], spec: ModelSpec) -> None:
         DatasetError: a category that the model does not have, or has under another name.
     """
     known = dict(zip(spec.category_ids, spec.class_names, strict=True))
-    is_named = spec.class_names != tuple(f"class_{label}" for label in range(1, len(spec.class_names) + 1))
+    is_named = has_own_names(spec)
     for entry in document["categories"]:
         identity, name = int(entry["id"]), entry.get("name")
         if identity not in known or (is_named and name is not None and name != known[identity]):

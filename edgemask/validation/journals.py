@@ -11,6 +11,8 @@ from edgemask.runs import RunEntry, RunFacts, RunWriter
 from edgemask.validation.images import UsableImage
 from edgemask.validation.sides import Boxes, Picture, RunSide, Side, Stages
 
+REFERENCE = "reference"  # name of its journal
+
 
 @dataclass
 class JournaledSide(Side):
@@ -19,12 +21,14 @@ class JournaledSide(Side):
     Attributes:
         side: what finds something where nothing is kept yet.
         journal: where results are kept.
+        is_reference: whether everything must be kept.
         resumed: how many of them were there before.
         with_stages: for how many images the tensors of the stages are kept too.
     """
 
     side: Side
     journal: RunWriter
+    is_reference: bool
     with_stages: int = 0
     resumed: int = 0
 
@@ -42,8 +46,11 @@ class JournaledSide(Side):
             self.with_stages -= 1
             stages = self.side.stages(image, pixels, proposals)
             entry = replace(entry, stages=stages)
-        with contextlib.suppress(UsageError):  # no result that this model can have: the comparison says what is wrong
+        try:
             self.journal.put(image.name, image.digest, entry)
+        except UsageError:  # no result that the model can have: the comparison says what is wrong with the candidate
+            if self.is_reference:
+                raise
         return entry
 
     def propose(self, image: UsableImage, pixels: Picture) -> Boxes | None:
@@ -91,7 +98,7 @@ class Journals:
         folder = self._folder or Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="edgemask-")))
         journal = RunWriter.open(folder / name, _facts(side), fresh=self._fresh)
         self._writers.append(self._stack.enter_context(journal))
-        return JournaledSide(side, journal, with_stages)
+        return JournaledSide(side, journal, name == REFERENCE, with_stages)
 
     def remove(self) -> None:
         """Removes all of them: the work is done."""

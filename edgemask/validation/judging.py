@@ -8,7 +8,7 @@ from typing import Literal
 from edgemask.evaluation import TaskComparison
 from edgemask.parity import Measure
 from edgemask.validation.baseline import Baseline
-from edgemask.validation.limits import COCO_METRICS, HIGHER, LOWER, TASK_WORDS, Limit
+from edgemask.validation.limits import COCO_METRICS, GROSS, HIGHER, LOWER, TASK_WORDS, Limit
 
 _ALWAYS = {*HIGHER, *LOWER} - {"milliseconds", "latency_ratio", "file_size_mb"}  # shown where nothing is asked, too
 
@@ -49,7 +49,11 @@ def judged(
         baseline: an earlier report.
     """
     known = {value.key: value for value in values}
-    asked = [limit for given in limits for limit in _expanded(given, coco)]
+    named = {(limit.key, limit.kind) for limit in limits}
+    # A limit for one task goes before one for all.
+    asked = [
+        one for given in limits for one in _expanded(given, coco) if one == given or (one.key, one.kind) not in named
+    ]
     own = {limit.key: limit for limit in asked if limit.kind in ("least", "most")}
     shown = [
         replace(value, limit=own[value.key].value if value.key in own else None)
@@ -91,7 +95,7 @@ def _drop(limit: Limit, coco: CocoComparison | None) -> Measure:
         note = f"95 % interval {_points(interval.low)} to {_points(interval.high)}" if known and interval else ""
         return Measure(name, abs(drop), limit.value, "most", "points", f"{limit.key}.{what}", note)
     note = f"95 % interval {_points(-interval.high)} to {_points(-interval.low)}" if known and interval else ""
-    if limit.certain:
+    if limit.certain and drop <= GROSS * limit.value * (before if limit.relative else 1):
         name, drop = f"{name}, 97.5 % sure", math.nan if interval is None else -interval.high
     if limit.relative:
         share = drop / before if before else math.nan
@@ -108,7 +112,7 @@ def _regression(limit: Limit, known: Mapping[str, Measure], baseline: Baseline |
     before = baseline.values[limit.key]
     worse = value.value - before if _side(limit.key) == "most" else before - value.value
     if limit.relative:
-        share = worse / before if before else math.nan
+        share = worse / before if before else math.inf if worse > 0 else 0.0
         return Measure(name, share, limit.value, "most", "%", f"{limit.key}.regression", f"before {value.show(before)}")
     return Measure(
         name, worse, limit.value, "most", value.unit, f"{limit.key}.regression", f"before {value.show(before)}"

@@ -45,6 +45,8 @@ class ImageFacts:
     Attributes:
         chosen: how many there were to look at.
         compared: how many both sides saw.
+        broken: those for which the model gave something that is no result, each with what it was; they count as images
+            on which it found nothing.
         too_large: left out, since the model's canvas is too small for them: they would be scaled down further than the
             PyTorch model does.
         unreadable: could not be used, each with its reason, and were to be left out.
@@ -53,6 +55,7 @@ class ImageFacts:
 
     chosen: int
     compared: int
+    broken: tuple[tuple[str, str], ...]
     too_large: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
     resumed: int
@@ -174,7 +177,13 @@ class ValidationReport:
         """One sentence for each thing that is wrong."""
         broken = tuple(f"op self-test: {test.name} failed, {test.example}" for test in self.op_tests if not test.passed)
         missed = tuple(measure.failure for measure in self.measures if measure.failure is not None)
-        return (*broken, *self._misread(), *self.parity.obstacles, *(() if self.parity.is_empty else missed))
+        return (
+            *broken,
+            *self._unseen(),
+            *self._misread(),
+            *self.parity.obstacles,
+            *(() if self.parity.is_empty else missed),
+        )
 
     @property
     def passed(self) -> bool:
@@ -215,6 +224,15 @@ class ValidationReport:
         worst = "; ".join(f"{image.name} ({image.reason})" for image in self.parity.worst[:3])
         remedy = f"look at the worst images: {worst}" if worst else "give images with objects that the model finds"
         raise ParityError(f"the model differs from its reference{where}: " + "; ".join(self.failures), remedy)
+
+    def _unseen(self) -> Iterator[str]:
+        """What kept images from being compared."""
+        images = self.images
+        if images.broken:
+            name, reason = images.broken[0]
+            yield f"no result for {len(images.broken)} of {images.compared} images, first for {name}: {reason}"
+        if len(images.too_large) > images.compared:
+            yield f"{len(images.too_large)} of {images.chosen} images are too large for the model's canvas"
 
     def _misread(self) -> Iterator[str]:
         """What goes wrong behind the graph, on any device, though both sides of the comparison may share the fault."""

@@ -7,14 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgemask.divergence import compare_stages, first_divergence
-from edgemask.errors import UsageError
+from edgemask.errors import EdgemaskError, UsageError
 from edgemask.evaluation import read_truth
 from edgemask.images import load_image
+from edgemask.masks import import_supervision
 from edgemask.optest import run_op_tests, why_untested
 from edgemask.parity import SemanticTolerance, Tolerance
 from edgemask.validation.comparing import Plan, compare_sides
 from edgemask.validation.images import UsableImage, check_images, choose_images
-from edgemask.validation.journals import JournaledSide, Journals
+from edgemask.validation.journals import REFERENCE, JournaledSide, Journals
 from edgemask.validation.limits import Limit, read_gate
 from edgemask.validation.reports import StageComparison, Validation, ValidationReport
 from edgemask.validation.sides import FileSide, RunSide, Side, open_reference
@@ -71,7 +72,7 @@ def validate(
         baseline: the `report.json` of an earlier validation.
         save_run: write what the reference found to this file, a reference for machines without PyTorch.
         journal: a folder in which results are kept while the work goes on, so that it can be resumed.
-        resume: go on with what the journal holds, where it is of the same models; else it is emptied.
+        resume: go on with what the journal holds, which must be of the same models; without it the journal is emptied.
         pictures: keep pictures of so many images, the worst ones, for a gallery.
 
     Returns:
@@ -84,6 +85,8 @@ def validate(
         DependencyMissing: a package is not installed.
         DeviceUnavailable: the device cannot run the model here.
     """
+    from edgemask.runtimes.devices import check_device
+
     devices = list(dict.fromkeys([device] if isinstance(device, str) else device))
     if not devices:
         raise UsageError("device: expected at least one, got none", "leave it out to take the best device present")
@@ -91,6 +94,10 @@ def validate(
         raise UsageError(
             "there is no journal to resume", "name the folder in which the interrupted run kept its results"
         )
+    if save_run is not None and os.path.splitext(save_run)[1] != ".npz":
+        raise UsageError(f"save_run: expected a name that ends in .npz, got {os.fspath(save_run)!r}", "add the ending")
+    if pictures:
+        import_supervision()  # needed at the end only, and better missed at once
     plan = Plan(
         document=None if annotations is None else read_truth(os.fspath(annotations)),
         tolerance=tolerance,
@@ -102,20 +109,26 @@ def validate(
     chosen = choose_images(images, plan.document, limit, seed)
     with contextlib.ExitStack() as stack:
         first = FileSide(model, devices[0], stack)
+        for name in devices[1:]:  # one that is not there is known before hours of work on the others
+            check_device(name)
         plan.check(first)
         side = open_reference(reference, first.spec, device=first.facts.device, weights=weights, stack=stack)
         _check_proposals(first, side)
+        if side.facts.kind == "onnx" and side.facts.sha256 == first.facts.sha256:
+            side.notes += (
+                "the reference is the model file itself: this compares devices, and proves nothing of the model",
+            )
         if save_run is not None and isinstance(side, RunSide):
             raise UsageError("the reference is a stored run already", "leave out --save-run, or copy the file")
         plan.images = check_images(chosen, first.spec, skip_bad=skip_bad_images)
         kept = Journals(journal, fresh=not resume, stack=stack)
         if len(devices) > 1 or save_run is not None or journal is not None:
-            side = kept.side("reference", side, with_stages=1 if save_run is not None else 0)
+            side = kept.side(REFERENCE, side, with_stages=1 if save_run is not None else 0)
         reports = []
         for number, name in enumerate(devices):
             candidate = first if number == 0 else FileSide(model, name, stack)
             reports.append(_compare_on(candidate, side, plan, kept))
-        if save_run is not None and isinstance(side, JournaledSide):
+        if save_run is not None and isinstance(side, JournaledSide) and plan.images.usable:
             side.journal.pack(save_run)
         kept.remove()
     return Validation(tuple(reports))
@@ -140,7 +153,7 @@ def _compare_on(candidate: FileSide, reference: Side, plan: Plan, kept: Journals
     looked_at = plan.images.usable[:1] if report.passed else (*worst, *plan.images.usable[:1])
     try:
         return replace(report, stages=_stages(candidate, reference, looked_at))
-    except UsageError as error:  # a reference on another canvas
+    except EdgemaskError as error:  # another canvas, a graph that names no stage, a part that the device cannot run
         return replace(report, notes=(*report.notes, f"the stages were not compared: {error.problem}"))
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgemask.errors import DependencyMissing, ModelFileError, UsageError
 from edgemask.runs import RunEntry, StoredRun, file_digest
 from edgemask.spec import ModelSpec
-from edgemask.validation.images import UsableImage
+from edgemask.validation.images import UsableImage, has_own_names
 from edgemask.validation.reports import ModelFacts
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ StrPath = str | os.PathLike[str]
 Picture = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
 Stages = Mapping[str, NDArray[Any]]
+# A PyTorch model takes them from the file; of another file they may differ on purpose.
+_NOTED = ("min_size", "max_size", "fixed_size", "image_mean", "image_std", "max_proposals")
 
 
 class Side(ABC):
@@ -180,6 +182,7 @@ def open_reference(
     else:
         return _open_pytorch(reference, spec, weights)
     side.notes += _notes(spec, side.spec, side.facts, side.spec.canvas)
+    _check_same_answers(spec, side.spec)
     return side
 
 
@@ -205,6 +208,8 @@ def _open_pytorch(reference: "StrPath | Model", spec: ModelSpec, weights: StrPat
             "give a checkpoint, another ONNX file, a stored run, or the PyTorch model itself",
         )
     _check_same_job(spec, own)
+    if has_own_names(spec) and has_own_names(own):
+        _check_same("class_names", spec, own)
     side = ModelSide(reference_for(model, spec), name, own)
     side.notes = _notes(spec, own, side.facts, spec.canvas)
     return side
@@ -224,6 +229,24 @@ def _check_same_job(spec: ModelSpec, own: ModelSpec) -> None:
         )
 
 
+def _check_same_answers(spec: ModelSpec, own: ModelSpec) -> None:
+    """Refuses a reference whose results mean something else, or which leaves out other ones than the model."""
+    for field in ("class_names", "category_ids", "score_threshold", "nms_threshold", "max_detections"):
+        _check_same(field, spec, own)
+
+
+def _check_same(field: str, spec: ModelSpec, own: ModelSpec) -> None:
+    wanted, got = getattr(spec, field), getattr(own, field)
+    if isinstance(wanted, tuple) and wanted != got:
+        label = next(number for number, pair in enumerate(zip(wanted, got, strict=True), start=1) if pair[0] != pair[1])
+        field, wanted, got = f"{field} of label {label}", wanted[label - 1], got[label - 1]
+    if wanted != got:
+        raise UsageError(
+            f"reference: expected the model's {field}, {wanted!r}, got {got!r}",
+            "give the reference that the model was made from, or export one of them again",
+        )
+
+
 def _notes(spec: ModelSpec, own: ModelSpec, facts: ModelFacts, canvas: tuple[int, int] | None) -> tuple[str, ...]:
     """What differs between the model's spec and the reference's own, without being a fault.
 
@@ -234,6 +257,13 @@ def _notes(spec: ModelSpec, own: ModelSpec, facts: ModelFacts, canvas: tuple[int
     notes = []
     if None not in (spec.source_sha256, own.source_sha256) and spec.source_sha256 != own.source_sha256:
         notes.append("the reference has other weights than those that the model was exported from")
+    if facts.kind != "pytorch":
+        values = {field: (getattr(own, field), getattr(spec, field)) for field in _NOTED}
+        notes += [
+            f"the reference has {field} {one}, the model {other}"
+            for field, (one, other) in values.items()
+            if one != other
+        ]
     if canvas != spec.canvas:
         notes.append(f"the reference has the canvas {canvas or 'dynamic'}, the model {spec.canvas or 'dynamic'}")
     if facts.precision not in (None, "fp32"):

@@ -4,8 +4,8 @@
 #
 #   sh samples/ci/gate.sh CHECKPOINT IMAGES OUTPUT [ANNOTATIONS [BASELINE]]
 #
-# CHECKPOINT is a .safetensors of your training, or an .onnx with its reference in REFERENCE. GATE and DEVICE name another
-# gate file and device. OUTPUT gets model.onnx and report/, whatever the outcome: report.html for people, report.md for
+# CHECKPOINT is a .safetensors of your training, or an .onnx, and then REFERENCE names what it is compared with. GATE and
+# DEVICE name another gate file and device. OUTPUT gets model.onnx and report/, whatever the outcome: report.html for people, report.md for
 # the pull request, junit.xml for the CI's own test tab, report.json as the next BASELINE.
 set -eu
 
@@ -14,13 +14,13 @@ set -eu
     exit 2
 }
 model=$1 images=$2 output=$3 annotations=${4:-} baseline=${5:-}
-reference=${REFERENCE:-$model}
 gate=${GATE:-$(dirname "$0")/gate.toml}
 mkdir -p "$output"
 
 case $model in
-*.onnx) ;;
+*.onnx) reference=${REFERENCE:?an .onnx needs its reference} ;;
 *)
+    reference=${REFERENCE:-$model}
     edgemask export "$model" -o "$output/model.onnx"
     model=$output/model.onnx
     ;;

@@ -250,7 +250,7 @@ def test_keypoints() -> None:
     assert report.passed
     assert report.tasks == ("boxes", "keypoints")
     assert report.keypoint_distance_median == pytest.approx(0.25, rel=1e-4)
-    (failure,) = compare([("far", found, far)], FP32).failures
+    failure, *_ = compare([("far", found, far)], FP32).failures
     assert failure.startswith("median keypoint distance 0.75")
     assert failure.endswith("is above 0.5 px")
 
@@ -413,3 +413,35 @@ def test_keypoints_of_other_numbers_have_equal_sigmas() -> None:
     near, far = (keypoint_similarity(np.full((1, 5), distance), boxes)[0] for distance in (1.0, 5.0))
     assert near == pytest.approx(np.exp(-1 / (2 * 400 * 0.16)))
     assert far < near
+
+
+def test_ghosts_at_the_threshold_are_no_flips_once_there_are_more_than_chance_gives() -> None:
+    """Roundings carry detections over the threshold and below it alike."""
+
+    def with_faint(count: int, found: Detections) -> Detections:
+        faint = changed(found_on(77, count), scores=np.full(count, 0.0505, np.float32))
+        fields = ("boxes", "scores", "labels", "masks")
+        return detections(**{name: np.concatenate([getattr(found, name), getattr(faint, name)]) for name in fields})
+
+    many = compared(lambda found: with_faint(49, found))
+    assert not many.passed
+    assert (many.ghosts, many.flips) == (423, 67)
+    assert many.reference + many.candidate == 2 * many.matched + many.ghosts + many.flips
+    few = compare([("few", found_on(0), with_faint(2, found_on(0)))], FP32)
+    assert few.passed
+    assert few.flips == 2
+    found = [found_on(index) for index in range(2)]
+    even = compare([("a", found[0], with_faint(30, found[0])), ("b", with_faint(30, found[1]), found[1])], FP32)
+    assert even.passed
+    assert even.flips == 60
+
+
+def test_half_of_the_keypoints_broken_fails_and_is_shown() -> None:
+    points = np.random.default_rng(0).uniform(20, 100, (4, 17, 3)).astype(np.float32)
+    found = changed(found_on(3, 4), masks=None, keypoints=points, keypoint_scores=np.ones((4, 17), np.float32))
+    broken = points.copy()
+    broken[:, :8] = 0
+    report = compare([("a", found, changed(found, keypoints=broken))], FP32)
+    assert report.keypoint_distance_median == 0
+    assert [failure.split(" is below")[0][:24] for failure in report.failures] == ["mean keypoint similarity"]
+    assert report.worst[0].reason.startswith("4 with other keypoints")

@@ -175,7 +175,7 @@ def test_an_image_is_shown_large(opener: Opener) -> None:
     ]
     page.keyboard.press("Escape")
     large.wait_for(state="hidden")
-    page.wait_for_function("document.activeElement.ariaLabel === 'Large: three.jpg'")
+    page.locator("[aria-label='Large: three.jpg']:focus").wait_for()
 
 
 def test_an_image_is_opened_and_closed_by_keyboard(opener: Opener) -> None:

@@ -12,11 +12,20 @@ from coloured import SPEC, Fault, FinderSide, changed, write_folder
 from numpy.typing import NDArray
 
 from edgemask.detections import Detections
-from edgemask.errors import ParityError
+from edgemask.errors import BrokenOutput, ParityError
 from edgemask.evaluation import read_truth
 from edgemask.parity import TOLERANCES
+from edgemask.report import to_json
 from edgemask.spec import ModelSpec
-from edgemask.validation import Limit, Plan, ValidationReport, check_images, choose_images, compare_sides
+from edgemask.validation import (
+    Limit,
+    Plan,
+    Validation,
+    ValidationReport,
+    check_images,
+    choose_images,
+    compare_sides,
+)
 
 
 @pytest.fixture
@@ -133,8 +142,34 @@ def test_no_image_left_fails(folder: Path) -> None:
     report = run(folder, spec=SPEC.replace(canvas=(32, 32)))
     assert len(report.images.too_large) == 5
     assert report.coco is None
-    assert report.failures[0].startswith("nothing was compared: 0 images")
+    assert report.failures[0] == "5 of 5 images are too large for the model's canvas"
+    assert report.failures[1].startswith("nothing was compared: 0 images")
     assert math.isnan(report.latency.median)
+
+
+def test_a_model_that_gives_no_result_has_found_nothing(folder: Path) -> None:
+    def fault(found: Detections) -> Detections:
+        if found.image_size == (80, 60):
+            raise BrokenOutput("the model gave masks that are not numbers on cpu", "remedy")
+        return found
+
+    report = run(folder, fault, pictures=1)
+    assert report.images.broken == (("2.png", "the model gave masks that are not numbers on cpu"),)
+    assert report.failures[0].startswith("no result for 1 of 5 images, first for 2.png: the model gave masks that are")
+    assert report.images.compared == report.parity.images == 5
+    assert (report.parity.lost, report.parity.matched) == (3, 9)
+    assert report.gallery[0].name == "2.png"
+
+
+def test_what_a_reader_of_a_baseline_must_know(folder: Path) -> None:
+    baseline = folder / "report.json"
+    baseline.write_text(to_json(Validation((run(folder),))), encoding="utf-8")
+    (note,) = run(folder, baseline=baseline).notes
+    assert note.startswith("nothing is asked of the baseline")
+    gate = (Limit("matched_share", "max_regression", 0.1),)
+    assert run(folder, baseline=baseline, gate=gate).notes == ()
+    (note,) = run(folder, baseline=baseline, gate=gate, annotated=False, spec=SPEC.replace(canvas=(128, 96))).notes
+    assert note == "the baseline was measured on 5 images, this on 4"
 
 
 def test_images_are_released_one_by_one(folder: Path) -> None:

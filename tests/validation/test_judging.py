@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,7 @@ VALUES = (
     Measure("lowest box IoU", 0.9, key="box_iou_min"),
     Measure("time", 0.8, None, "most", "x", "latency_ratio"),
 )
-BASELINE = Baseline("before.json", "2026-01-01", "cpu", {"matched_share": 0.99, "latency_ratio": 0.5, "box_ap": 0.5})
+BASELINE = Baseline("before.json", "2026-01-01", "cpu", 9, {"matched_share": 0.99, "latency_ratio": 0.5, "box_ap": 0.5})
 
 
 def metrics(ap: float) -> CocoMetrics:
@@ -84,6 +85,13 @@ def test_drops() -> None:
     assert not judge(Limit("box_ap", "max_drop", 0.039, relative=True), scored=scored)["box_ap.drop"].passed
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_limit_for_one_task_goes_before_one_for_all(order: int) -> None:
+    limits = [Limit("mask_ap", "max_drop", 0.01), Limit("ap", "max_drop", 0.5)][::order]
+    found = judge(*limits, scored=coco())
+    assert (found["box_ap.drop"].limit, found["mask_ap.drop"].limit) == (0.5, 0.01)
+
+
 def test_a_gain_is_no_drop_but_a_difference() -> None:
     scored = coco(0.5, 0.52)
     assert judge(Limit("box_ap", "max_drop", 0.0), scored=scored)["box_ap.drop"].passed
@@ -97,10 +105,20 @@ def test_an_uncertain_drop_fails_only_where_it_is_asked_as_measured() -> None:
     few = coco(0.5, 0.48, interval=(-0.05, 0.01))
     assert not judge(measured, scored=few)["box_ap.drop"].passed
     assert judge(certain, scored=few)["box_ap.drop"].passed
+    gross = coco(0.5, 0.45, interval=(-0.12, 0.0))  # all of the drop on a few images, which many sets leave out
+    assert not judge(certain, scored=gross)["box_ap.drop"].passed
     many = coco(0.5, 0.48, interval=(-0.025, -0.015))
     assert not judge(certain, scored=many)["box_ap.drop"].passed
     unknown = coco(0.5, 0.48, interval=(math.nan, math.nan))
     assert not judge(certain, scored=unknown)["box_ap.drop"].passed
+
+
+def test_no_regression_from_nothing() -> None:
+    baseline = replace(BASELINE, values={"matched_share": 0.0, "latency_ratio": 0.0})
+    asked = [Limit(key, "max_regression", 0.1, relative=True) for key in ("matched_share", "latency_ratio")]
+    one, other = (measure for measure in judged(VALUES, asked, None, baseline) if measure.key.endswith("regression"))
+    assert (one.value, one.passed) == (0.0, True)
+    assert (other.value, other.passed) == (math.inf, False)
 
 
 def test_regressions() -> None:

@@ -51,10 +51,11 @@ def test_a_gate_file(tmp_path: Path) -> None:
         ("[least]\nquux = 1", "'quux' is no key of", "known are matched_share, "),
         ("[most]\nmatched_share = 0.9", "matched_share cannot stand under [most]", "it belongs under [least]"),
         ("[least]\nlatency_ratio = 0.9", "latency_ratio cannot stand", "[most] or [max_regression]"),
-        ("[least]\nmask_iou = 'high'", "least.mask_iou: expected a number", None),
-        ("[least]\nmask_iou = true", "least.mask_iou: expected a number", None),
-        ("[least]\nmask_iou = nan", "least.mask_iou: expected a number", None),
-        ("[max_drop]\nap = -0.1", "max_drop.ap: expected a number from 0", None),
+        ("[least]\nmask_iou = 'high'", "least mask_iou: expected a number", None),
+        ("[least]\nmask_iou = true", "least mask_iou: expected a number", None),
+        ("[least]\nmask_iou = nan", "least mask_iou: expected a number", None),
+        ("[least]\nmatched_share = 99", "least matched_share: expected a number from 0 to 1, got 99", None),
+        ("[max_drop]\nap = -0.1", "max_drop ap: expected a number from 0", None),
         ("[max_drop]\ntype = 'percent'\nap = 1", "max_drop.type is 'percent'", "absolute or relative"),
         ("[max_drop]\ncertain = 1\nap = 0.1", "max_drop.certain is 1", "expected false or true"),
         ("matched_share = 0.9", "'matched_share' is no table", "known are least"),
@@ -90,7 +91,11 @@ def test_rows_of_the_precisions() -> None:
     }
     assert "ap" not in asked(limits_of(TOLERANCES["fp32"], tasks, annotated=False, origin="fp32"))
     points = limits_of(TOLERANCES["fp32"], ("boxes", "keypoints"), annotated=False, origin="fp32")
-    assert asked(points) == {"matched_share": ("least", 0.999), "keypoint_distance": ("most", 0.5)}
+    assert asked(points) == {
+        "matched_share": ("least", 0.999),
+        "keypoint_distance": ("most", 0.5),
+        "oks": ("least", 0.98),
+    }
 
 
 def test_int8_is_judged_by_precision_where_there_are_annotations() -> None:

@@ -11,6 +11,7 @@ from toy_model import write_toy
 
 from edgemask.errors import DatasetError, DependencyMissing, ImageError, ModelFileError, UsageError
 from edgemask.runs import StoredRun
+from edgemask.runtimes import read_model, write_model
 from edgemask.validation import ValidationReport, validate
 
 pytest.importorskip("onnxruntime")
@@ -105,8 +106,9 @@ def test_another_file_as_reference(folder: Path, toy: Path) -> None:
     assert report.passed
     assert report.parity.images == 2
     assert (report.reference.kind, report.reference.device) == ("onnx", "cpu")
-    (note,) = report.notes
-    assert note.startswith("the custom ops were not tested alone")
+    itself, untested = report.notes
+    assert itself.startswith("the reference is the model file itself")
+    assert untested.startswith("the custom ops were not tested alone")
     assert report.stages is None
     assert report.model.bytes == toy.stat().st_size
 
@@ -115,6 +117,36 @@ def test_a_reference_that_finds_something_else(folder: Path, toy: Path) -> None:
     other = write_toy(folder / "other.onnx", scores=(0.9, 0.3))
     report = only(validate(toy, other, folder / "images", device="cpu"))
     assert report.failures == ("matched share 50 % is below 99.9 %",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"class_names": ("line", "dot")}, "the model's class_names of label 1, 'dot', got 'line'"),
+        ({"category_ids": (9, 7)}, "the model's category_ids of label 1, 7, got 9"),
+        ({"score_threshold": 0.5}, "the model's score_threshold, 0.05, got 0.5"),
+        ({"max_detections": 1}, "the model's max_detections, 100, got 1"),
+    ],
+)
+def test_a_reference_whose_results_mean_something_else(
+    folder: Path, toy: Path, changes: dict[str, Any], problem: str
+) -> None:
+    file, other = read_model(toy), folder / "other.onnx"
+    write_model(file.proto, file.spec.replace(**changes), other)
+    with pytest.raises(UsageError, match=problem):
+        validate(toy, other, folder / "images", device="cpu")
+
+
+def test_what_keeps_stages_from_being_compared_keeps_no_verdict_back(
+    folder: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: Any, *rest: Any) -> Any:
+        raise ModelFileError("the graph computes no stage/resize", None)
+
+    monkeypatch.setattr("edgemask.validation.sides.FileSide.stages", failing)
+    report = only(validate(toy, toy, folder / "images", device="cpu"))
+    assert report.passed
+    assert report.notes[-1] == "the stages were not compared: the graph computes no stage/resize"
 
 
 @pytest.mark.openvino
