@@ -120,16 +120,6 @@ def first_divergence(checks: Sequence[StageCheck]) -> StageCheck | None:
     return next((check for check in checks if not check.passed), None)
 
 
-def worst_stage(checks: Sequence[StageCheck]) -> StageCheck | None:
-    """The check with the largest error: as a multiple of what is allowed, or by itself where everything is."""
-
-    def size(check: StageCheck) -> float:
-        error = check.error / check.tolerance if math.isfinite(check.tolerance) else check.error
-        return math.inf if math.isnan(error) else error
-
-    return max(checks, key=size, default=None)
-
-
 def _stages(expected: Mapping[str, Array], own: Mapping[str, Array]) -> Iterator[str]:
     """The names under which the record holds a stage."""
     of_nms = ("labels", "scores") if "boxes" in expected else ()

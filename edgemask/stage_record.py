@@ -42,6 +42,8 @@ _ROAD = (
     *("mask_head", "masks", "keypoint_heatmaps", "map", "map.scores"),
     *("detections", "detections.keypoints", "detections.keypoint_scores", "paste"),
 )
+# What the runtime makes of the outputs: the same on every device.
+BEHIND_THE_GRAPH = ("detections", "detections.keypoints", "detections.keypoint_scores", "paste", "map", "map.scores")
 _NUMBER = re.compile(r"(?<=\.)\d+$")
 
 

@@ -12,13 +12,13 @@ from edgemask.divergence import StageCheck, compare_stages, first_divergence
 from edgemask.errors import ParityError
 from edgemask.models import Model
 from edgemask.parity import (
-    SCORE_THRESHOLD,
     SEMANTIC_TOLERANCES,
     TOLERANCES,
     ParityReport,
     SemanticParity,
     compare,
     compare_maps,
+    least_score,
 )
 from edgemask.reference import ReferenceDetector
 from edgemask.reference_stages import record_stages
@@ -131,7 +131,7 @@ def _compare(
     parity = compare(
         pairs,
         TOLERANCES[spec.precision],
-        score_threshold=max(SCORE_THRESHOLD, spec.score_threshold),
+        score_threshold=least_score(spec),
         max_detections=spec.max_detections,
     )
     return parity, any(len(expected) or len(own) for _, expected, own in pairs)

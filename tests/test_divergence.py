@@ -22,7 +22,6 @@ from edgemask.divergence import (
     compare_records,
     compare_stages,
     first_divergence,
-    worst_stage,
 )
 from edgemask.errors import UsageError
 from edgemask.export import export_onnx
@@ -377,15 +376,11 @@ def test_errors_of_int8_are_reported_only(record: Record, own: Record) -> None:
     own["box_head"] = own["box_head"] * np.float32(1.1)
     checks = compare_records(record, own, "int8")
     assert accused(checks) == []
-    worst = worst_stage(checks)
-    assert worst is not None
+    worst = max(checks, key=lambda check: check.error)
     assert (worst.stage, worst.error) == ("backbone.1", pytest.approx(0.3, rel=1e-3))
     own["masks"][0, 0, 0] = np.nan
     checks = compare_records(record, own, "int8")
     assert accused(checks) == ["masks"], "what is no number fails all the same"
-    worst = worst_stage(checks)
-    assert worst is not None
-    assert worst.stage == "masks"
 
 
 def test_tolerances_grow_with_coarser_precision() -> None:
@@ -394,13 +389,9 @@ def test_tolerances_grow_with_coarser_precision() -> None:
         assert all(one <= other for one, other in zip(finer, coarser, strict=True))
 
 
-def test_first_and_worst() -> None:
+def test_the_first_that_differs() -> None:
     checks = [StageCheck("fpn.0", 1e-6, 2e-5), StageCheck("fpn.1", 3e-5, 2e-5), StageCheck("nms", 1.0, 2e-3)]
     assert first_divergence(checks) == checks[1]
     assert first_divergence(checks[:1]) is None
-    assert worst_stage(checks) == checks[2], "500 times what is allowed"
-    assert worst_stage([]) is None
-    unknown = StageCheck("nms", math.nan, 1.0)
-    assert not unknown.passed
-    assert worst_stage([*checks, unknown]) == unknown
+    assert not StageCheck("nms", math.nan, 1.0).passed
     assert not StageCheck("nms", math.inf, math.inf).passed

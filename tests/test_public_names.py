@@ -3,12 +3,15 @@
 import ast
 import importlib
 import inspect
+import tomllib
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-PACKAGES = ["edgemask", "edgemask.export", "edgemask.runtimes"]
+PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
+PACKAGES: list[str] = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
 
 
 @pytest.fixture(params=PACKAGES)

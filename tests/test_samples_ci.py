@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from coloured import write_folder
 from toy_model import write_toy
 
 from edgemask.validation import read_gate
 
 pytest.importorskip("onnxruntime")
-yaml = pytest.importorskip("yaml")
 
 
 @pytest.fixture

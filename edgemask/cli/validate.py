@@ -93,6 +93,8 @@ def validate(
     with working("validate", "all"):
         from edgemask.validation import validate as validate_model
 
+        if report is not None:
+            import jinja2  # noqa: F401  needed at the end only, and better missed at once
         record = validate_model(
             model,
             reference,
@@ -129,15 +131,16 @@ def _limits(
     max_size: float | None,
 ) -> list["Limit"]:
     from edgemask.validation import Limit
+    from edgemask.validation.limits import Kind
 
-    given = [
-        (max_drop, Limit("ap", "max_drop", max_drop or 0, origin="--max-drop")),
-        (min_matched, Limit("matched_share", "least", min_matched or 0, origin="--min-matched")),
-        (min_mask_iou, Limit("mask_iou", "least", min_mask_iou or 0, origin="--min-mask-iou")),
-        (max_latency_ratio, Limit("latency_ratio", "most", max_latency_ratio or 0, origin="--max-latency-ratio")),
-        (max_size, Limit("file_size_mb", "most", max_size or 0, origin="--max-size")),
+    given: list[tuple[str, str, Kind, float | None]] = [
+        ("--max-drop", "ap", "max_drop", max_drop),
+        ("--min-matched", "matched_share", "least", min_matched),
+        ("--min-mask-iou", "mask_iou", "least", min_mask_iou),
+        ("--max-latency-ratio", "latency_ratio", "most", max_latency_ratio),
+        ("--max-size", "file_size_mb", "most", max_size),
     ]
-    return [limit for value, limit in given if value is not None]
+    return [Limit(key, kind, value, origin=flag) for flag, key, kind, value in given if value is not None]
 
 
 def _write(record: "Validation", folder: Path) -> dict[str, Path]:

@@ -2,12 +2,21 @@
 
 from edgemask.evaluation.comparison import ClassComparison, TaskComparison, compare_coco
 from edgemask.evaluation.derived import truth_from
-from edgemask.evaluation.metrics import IOU_TYPES, CocoMetrics, coco_metrics
+from edgemask.evaluation.metrics import (
+    COCO_METRICS,
+    IOU_TYPES,
+    TASK_WORDS,
+    CocoMetrics,
+    coco_metrics,
+    metric_name,
+)
 from edgemask.evaluation.resampling import Interval
 from edgemask.evaluation.truth import check_scorable, read_truth
 
 __all__ = [
+    "COCO_METRICS",
     "IOU_TYPES",
+    "TASK_WORDS",
     "ClassComparison",
     "CocoMetrics",
     "Interval",
@@ -15,6 +24,7 @@ __all__ = [
     "check_scorable",
     "coco_metrics",
     "compare_coco",
+    "metric_name",
     "read_truth",
     "truth_from",
 ]

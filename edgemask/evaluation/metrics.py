@@ -1,7 +1,7 @@
 """COCO metrics of a set of results, by the library faster-coco-eval (the arithmetic of pycocotools in C++)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,16 @@ class CocoMetrics:
     ar_small: float = _NAN
     ar_medium: float = _NAN
     ar_large: float = _NAN
+
+
+COCO_METRICS = tuple(entry.name for entry in fields(CocoMetrics))
+TASK_WORDS = {"boxes": "box", "masks": "mask", "keypoints": "keypoint"}
+
+
+def metric_name(task: str, metric: str) -> str:
+    """A metric of a task for people: `box AP50`, `mask AP small`."""
+    short, _, size = metric.partition("_")
+    return f"{TASK_WORDS[task]} {short.upper()} {size}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +144,7 @@ def evaluate(scene: Scene, results: Sequence[dict[str, Any]], task: str, max_det
     truth = COCO(own)
     wanted = ("image_id", "category_id", "score", SCORED[task])
     kept = [{key: result[key] for key in wanted} for result in results]
-    # Version 1.7 cannot load an empty list.
-    found = truth.loadRes(kept) if kept else COCO({**own, "annotations": []})
+    found = truth.loadRes(kept)
     sigmas = _sigmas(scene.document) if task == "keypoints" else None
     evaluation = COCOeval_faster(truth, found, IOU_TYPES[task], print_function=_say_nothing, kpt_oks_sigmas=sigmas)
     evaluation.params.imgIds = list(scene.image_ids)

@@ -26,7 +26,7 @@ _CPUS = ("cpu", "openvino:CPU")
 
 
 def run_op_tests(file: "ModelFile", device: str) -> tuple[OpTest, ...]:
-    """Runs about 50 adversarial vectors through each custom op of a file and compares them with `edgemask.ops`.
+    """Runs about 70 adversarial vectors through each custom op of a file and compares them with `edgemask.ops`.
 
     The ops are those of the file: its attributes, its function bodies or inlined nodes, at the sizes that it fixes.
 

@@ -13,9 +13,18 @@ from edgemask.parity.histograms import Histogram, Tally
 from edgemask.parity.images import ImageParity, compare_image
 from edgemask.parity.measures import WorstImage
 from edgemask.parity.reports import TASKS, ParityReport, Tolerance
+from edgemask.spec import ModelSpec
 
 SCORE_THRESHOLD = 0.05  # detections with a lower score are not compared
 WORST_IMAGES = 10  # kept in a report
+# Flips that one side may have more than the other: as many as rounding gives on a handful of images, and three standard
+# deviations of a fair coin on many.
+_FLIPS_BY_CHANCE, _DEVIATIONS = 2, 3
+
+
+def least_score(spec: ModelSpec) -> float:
+    """The score from which on detections of a model are compared: 0.05, or its own threshold where that is higher."""
+    return max(SCORE_THRESHOLD, spec.score_threshold)
 
 
 def compare(
@@ -24,7 +33,6 @@ def compare(
     *,
     score_threshold: float = SCORE_THRESHOLD,
     max_detections: int | None = None,
-    watch: Callable[[ImageParity], None] = lambda image: None,
 ) -> ParityReport:
     """Compares what two models found, one image at a time: `pairs` may be a generator, nothing is kept of it.
 
@@ -38,7 +46,6 @@ def compare(
         score_threshold: detections with a lower score are left out; give the models' own where that is higher.
         max_detections: the models' limit per image; a detection cut off by it is a flip as one cut off by the
             threshold is.
-        watch: is given the comparison of each image.
 
     Returns:
         The record; `raise_for_failure()` turns a failure into an error.
@@ -47,24 +54,24 @@ def compare(
         UsageError: the two sides saw images of different sizes.
         DependencyMissing: scipy is not installed.
     """
-    sums = _Sums(tolerance)
+    sums = ParitySums(tolerance)
     for name, reference, candidate in pairs:
-        image = compare_image(
-            name,
-            reference,
-            candidate,
-            tolerance,
-            score_threshold=score_threshold,
-            max_detections=max_detections,
+        sums.add(
+            compare_image(
+                name,
+                reference,
+                candidate,
+                tolerance,
+                score_threshold=score_threshold,
+                max_detections=max_detections,
+            )
         )
-        sums.add(image)
-        watch(image)
     return sums.report()
 
 
 @dataclass(slots=True)
-class _Sums:
-    """What has been seen so far: some numbers, and 4 bytes for each keypoint, whose median is asked."""
+class ParitySums:
+    """What the images compared so far add up to: some numbers, and 4 bytes for each keypoint, whose median is asked."""
 
     tolerance: Tolerance
     images: int = 0
@@ -90,13 +97,18 @@ class _Sums:
         """Takes one image in."""
         self.images += 1
         self.without_objects += not len(image.reference)
-        for name in ("matched", "moved", "lost", "ghosts"):
-            setattr(self, name, getattr(self, name) + getattr(image, name))
+        self.matched += image.matched
+        self.moved += image.moved
+        self.lost += image.lost
+        self.ghosts += image.ghosts
         self.flips = self.flips[0] + image.flips[0], self.flips[1] + image.flips[1]
         self.tasks |= image.tasks
         self.one_sided.update(image.one_sided)
-        for name in ("reference", "candidate", "box_iou", "score_difference", "mask_iou"):
-            getattr(self, name).add(getattr(image, name))
+        self.reference.add(image.reference)
+        self.candidate.add(image.candidate)
+        self.box_iou.add(image.box_iou)
+        self.score_difference.add(image.score_difference)
+        self.mask_iou.add(image.mask_iou)
         self.similarity.add(image.keypoint_similarity)
         self.keypoint_distance.append(image.keypoint_distance.astype(np.float32))
         self.keypoint_score_difference = max(self.keypoint_score_difference, image.keypoint_score_difference)
@@ -152,10 +164,9 @@ class _Sums:
 def _excess(flips: int, others: int) -> int:
     """How many more flips one side has than chance gives.
 
-    A rounding carries a detection over the threshold as easily as it carries one below it: three standard deviations of
-    a fair coin are allowed, and two flips in any case.
+    A rounding carries a detection over the threshold as easily as it carries one below it.
     """
-    return max(0, math.floor(flips - others - max(2.0, 3 * math.sqrt(flips + others))))
+    return max(0, math.floor(flips - others - max(_FLIPS_BY_CHANCE, _DEVIATIONS * math.sqrt(flips + others))))
 
 
 def _nan_if_none(function: Callable[[NDArray[np.float32]], Any], values: NDArray[np.float32]) -> float:

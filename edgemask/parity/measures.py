@@ -2,12 +2,12 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from edgemask.errors import ParityError
-from edgemask.parity.figures import figures
+from edgemask.parity.rounding import figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +64,29 @@ class WorstImage:
     reason: str
 
 
+class Asking(Protocol):
+    """A tolerance, of which only what it asks matters here."""
+
+    def limits(self) -> Mapping[str, float]:
+        """What is asked, by the key of the measure."""
+
+
 class Verdict(ABC):
     """What the record of every comparison can say: whether it held, and why not.
 
     Attributes:
         worst: the worst images first, at most 10; empty where all is well.
+        tolerance: what was asked.
     """
 
     __slots__ = ()
     worst: tuple[WorstImage, ...]
+    tolerance: "Asking"
 
     @property
     @abstractmethod
     def values(self) -> tuple[Measure, ...]:
         """Everything measured."""
-
-    @property
-    @abstractmethod
-    def limits(self) -> Mapping[str, float]:
-        """What the tolerance asks, by the key of the measure."""
 
     @property
     @abstractmethod
@@ -92,7 +96,7 @@ class Verdict(ABC):
     @property
     def measures(self) -> tuple[Measure, ...]:
         """The values with what the tolerance asks of them."""
-        return tuple(replace(value, limit=self.limits.get(value.key)) for value in self.values)
+        return tuple(replace(value, limit=self.tolerance.limits().get(value.key)) for value in self.values)
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -121,8 +125,18 @@ class Verdict(ABC):
         Raises:
             ParityError: otherwise; names the worst images.
         """
-        if self.passed:
-            return
-        worst = "; ".join(f"{image.name} ({image.reason})" for image in self.worst[:3])
-        remedy = f"look at the worst images: {worst}" if worst else "give images with objects that the model finds"
-        raise ParityError("the model differs from its reference: " + "; ".join(self.failures), remedy)
+        if not self.passed:
+            raise parity_error("", self.failures, self.worst)
+
+
+def parity_error(where: str, failures: Sequence[str], worst: Sequence[WorstImage]) -> ParityError:
+    """The error that says what is wrong.
+
+    Args:
+        where: words behind "the model differs from its reference".
+        failures: one sentence for each thing.
+        worst: the worst images, of which three are named.
+    """
+    named = "; ".join(f"{image.name} ({image.reason})" for image in worst[:3])
+    remedy = f"look at the worst images: {named}" if named else "give images with objects that the model finds"
+    return ParityError(f"the model differs from its reference{where}: {'; '.join(failures)}", remedy)

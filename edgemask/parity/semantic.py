@@ -31,7 +31,6 @@ class SemanticTolerance:
     object_agreement: float
     score: float | None = None
 
-    @property
     def limits(self) -> dict[str, float]:
         """What is asked, by the key of the measure."""
         asked = {"pixel_agreement": self.pixel_agreement, "object_agreement": self.object_agreement}
@@ -97,11 +96,6 @@ class SemanticParity(Verdict):
             Measure("largest score difference", self.score_difference_max, side="most", key="score_difference"),
             Measure("background", self.background_share, unit="%"),
         )
-
-    @property
-    def limits(self) -> Mapping[str, float]:
-        """What the tolerance asks, by the key of the measure."""
-        return self.tolerance.limits
 
     @property
     def headline(self) -> str:

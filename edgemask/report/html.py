@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from edgemask.checks import printable
 from edgemask.detections import name_of
 from edgemask.errors import DependencyMissing
-from edgemask.parity import KINDS
-from edgemask.parity.figures import figures
+from edgemask.evaluation import COCO_METRICS
+from edgemask.parity import KINDS, figures
 from edgemask.report.charts import HEIGHT, WIDTH, chart, log_meter, meter, used
 from edgemask.report.rows import (
     asked_of,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from edgemask.validation.limits import Limit
     from edgemask.validation.reports import GalleryEntry, Validation, ValidationReport
 
-_METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar", "ar_small", "ar_medium", "ar_large")
 _ASKED = {
     "least": "at least {}",
     "most": "at most {}",
@@ -73,7 +72,7 @@ def to_html(validation: "Validation") -> str:
         validation=validation,
         reports=tuple(zip(labels_of(validation.reports), validation.reports, strict=True)),
         kinds=KINDS,
-        metrics=_METRICS,
+        metrics=COCO_METRICS,
         size=(WIDTH, HEIGHT),
         policy=_policy(script),
         # Ours, and therefore not to be escaped.
@@ -189,7 +188,7 @@ def _stage_share(check: "StageCheck") -> float:
 def _reach(compared: "TaskComparison") -> float:
     """The largest difference on the axis of the intervals."""
     ends = [abs(end) for interval in compared.intervals.values() for end in (interval.low, interval.high)]
-    ends += [abs(getattr(compared.candidate, name) - getattr(compared.reference, name)) for name in _METRICS]
+    ends += [abs(getattr(compared.candidate, name) - getattr(compared.reference, name)) for name in COCO_METRICS]
     return max((end for end in ends if math.isfinite(end) and end > 0), default=1.0)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from edgemask.checks import printable
-from edgemask.report.rows import asked_of, failure_of, images_of, labels_of, other_failures_of
+from edgemask.report.rows import asked_of, images_of, labels_of
 
 if TYPE_CHECKING:
     from edgemask.optest import OpTest
@@ -104,7 +104,9 @@ def _image_case(report: "ValidationReport") -> ElementTree.Element:
     case = _case("images")
     lines = [f"{name} could not be used: {reason}" for name, reason in report.images.unreadable]
     lines += [f"{name} is too large for the model's canvas" for name in report.images.too_large]
-    if lines:
+    if wrong := report.image_failures():
+        _fail(case, wrong, *lines)
+    elif lines:
         skipped = ElementTree.SubElement(case, "skipped", message=f"{images_of(len(lines))} left out")
         skipped.text = "\n".join(map(_text, lines))
     return case
@@ -121,9 +123,7 @@ def _stage_cases(report: "ValidationReport") -> list[ElementTree.Element]:
     if report.stages is None:
         return []
     case = _case("stages")
-    others = [failure for failure in other_failures_of(report) if failure not in report.parity.obstacles]
-    wrong = [failure for failure in others if not failure.startswith("op self-test")]
-    if wrong:
+    if wrong := report.stage_failures():
         _fail(case, wrong)
     return [case]
 
@@ -133,7 +133,7 @@ def _measure_case(measure: "Measure", *, skip: bool) -> ElementTree.Element:
     if skip:
         ElementTree.SubElement(case, "skipped", message="nothing was compared")
     elif not measure.passed:
-        _fail(case, [failure_of(measure)], *([measure.note] if measure.note else []))
+        _fail(case, [measure.failure or ""], *([measure.note] if measure.note else []))
     return case
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from edgemask.evaluation import TASK_WORDS
 from edgemask.report.escaping import code, prose
 from edgemask.report.rows import (
     MetricRow,
@@ -15,14 +16,12 @@ from edgemask.report.rows import (
     labels_of,
     metric_rows,
     op_tests_of,
-    other_failures_of,
     points,
     side_of,
     some_of,
     stages_of,
     time_of,
     truth_of,
-    word_of,
 )
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def _opening(reports: _Labelled) -> Iterator[_Section]:
 def _failures(reports: _Labelled) -> Iterator[_Section]:
     rows: list[str] = []
     for label, report in reports:
-        failures = other_failures_of(report)
+        failures = report.other_failures()
         rows += [f"- {code(label)}: {prose(failure)}" for failure in failures[:_MOST_FAILURES]]
         if len(failures) > _MOST_FAILURES:
             rows.append(f"- {code(label)}: and {len(failures) - _MOST_FAILURES} more")
@@ -145,10 +144,10 @@ def _measures(reports: _Labelled) -> _Section:
 
 def _cells(report: "ValidationReport") -> dict[str, str]:
     """Every measure by its name, with a mark where it failed."""
-    failures, cells = set(report.failures), {}
+    missed, cells = {measure.name for measure in report.misses()}, {}
     for measure in report.measures:
         text = prose(asked_of(measure)[0]) + (f" ({prose(measure.note)})" if measure.note else "")
-        cells[measure.name] = f"**FAILED: {text}**" if measure.failure in failures else text
+        cells[measure.name] = f"**FAILED: {text}**" if measure.name in missed else text
     return cells
 
 
@@ -212,7 +211,7 @@ def _classes(label: str, report: "ValidationReport") -> Iterator[_Section]:
             shown = (
                 f"the {_MOST_CLASSES} that lost the most of {len(rows)}" if len(rows) > _MOST_CLASSES else "worst first"
             )
-            summary = f"{word_of(task).capitalize()} AP of each class on {code(label)}, {shown}"
+            summary = f"{TASK_WORDS[task].capitalize()} AP of each class on {code(label)}, {shown}"
             head = (
                 f"<details><summary>{summary}</summary>",
                 "",

@@ -5,16 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgemask.parity.figures import figures
+from edgemask.evaluation import COCO_METRICS, metric_name
+from edgemask.parity import figures
 
 if TYPE_CHECKING:
     from edgemask.evaluation import Interval
     from edgemask.parity import Measure
     from edgemask.validation.judging import CocoComparison
     from edgemask.validation.reports import Latency, ModelFacts, ValidationReport
-
-_TASKS = {"boxes": "box", "masks": "mask", "keypoints": "keypoint"}
-_METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar", "ar_small", "ar_medium", "ar_large")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +39,17 @@ class MetricRow:
 def metric_rows(coco: "CocoComparison | None") -> Iterator[MetricRow]:
     """A row for each task and metric that either side has a value of."""
     for task, compared in () if coco is None else coco.tasks.items():
-        for name in _METRICS:
+        for name in COCO_METRICS:
             before, after = getattr(compared.reference, name), getattr(compared.candidate, name)
             if not (math.isnan(before) and math.isnan(after)):
-                kind, _, area = name.partition("_")
                 yield MetricRow(
-                    name=f"{word_of(task)} {kind.upper()} {area}".rstrip(),
-                    is_by_size=bool(area),
+                    name=metric_name(task, name),
+                    is_by_size="_" in name,
                     reference=points(before),
                     model=points(after),
                     difference=difference(after - before),
                     interval=_interval(compared.intervals.get(name)),
                 )
-
-
-def word_of(task: str) -> str:
-    """A task as it stands before its metrics: `box` AP."""
-    return _TASKS.get(task, task)
 
 
 def truth_of(coco: "CocoComparison") -> str:
@@ -87,26 +79,6 @@ def asked_of(measure: "Measure") -> tuple[str, str]:
     """A measure's value and what is asked of it, as text; the latter is empty where nothing is."""
     value, limit = figures(measure.value, measure.limit, measure.unit)
     return value, f"at {measure.side} {limit}" if limit else ""
-
-
-def failure_of(measure: "Measure") -> str:
-    """What is wrong with a measure that did not pass, with figures that do not round a miss to a hit."""
-    value, limit = figures(measure.value, measure.limit, measure.unit)
-    if math.isnan(measure.value):
-        return f"{measure.name} could not be measured, {limit} is asked"
-    return f"{measure.name} {value} is {'below' if measure.side == 'least' else 'above'} {limit}"
-
-
-def misses_of(report: "ValidationReport") -> list["Measure"]:
-    """The measures that the record counts as failures: none where nothing was compared."""
-    failures = set(report.failures)
-    return [measure for measure in report.measures if measure.failure in failures]
-
-
-def other_failures_of(report: "ValidationReport") -> list[str]:
-    """The record's failures that are no measures: of the op self-test, a stage, the comparison itself."""
-    missed = {measure.failure for measure in report.measures}
-    return [failure for failure in report.failures if failure not in missed]
 
 
 def failing_first(measures: Sequence["Measure"]) -> list["Measure"]:

@@ -11,13 +11,10 @@ from rich.text import Text
 from edgemask.checks import printable
 from edgemask.report.rows import (
     asked_of,
-    failure_of,
     images_of,
     labels_of,
     metric_rows,
-    misses_of,
     op_tests_of,
-    other_failures_of,
     side_of,
     some_of,
     stages_of,
@@ -101,7 +98,7 @@ class _Page:
         self._say_images(report)
         for note in report.notes:
             self.say(f"note: {note}")
-        failures = [*other_failures_of(report), *map(failure_of, misses_of(report))]
+        failures = report.failures
         for failure in failures[:_MOST_FAILURES]:
             self.say(f"FAILED: {failure}", "red")
         if len(failures) > _MOST_FAILURES:
@@ -148,20 +145,20 @@ def _mark(passed: bool) -> Text:
     return Text("ok") if passed else Text(_FAIL, style="bold red")
 
 
-def _verdict(measure: "Measure", failures: Collection[str]) -> Text | None:
+def _verdict(measure: "Measure", missed: Collection[str]) -> Text | None:
     """A mark, where something is asked and was looked at: nothing is where there was nothing to compare."""
-    if measure.limit is None or not (measure.passed or measure.failure in failures):
+    if measure.limit is None or not (measure.passed or measure.name in missed):
         return None
     return _mark(measure.passed)
 
 
 def _measures(report: "ValidationReport") -> Iterator[_Row]:
-    failures = set(report.failures)
+    missed = {measure.name for measure in report.misses()}
     before = {} if report.baseline is None else report.baseline.values
     for measure in report.measures:
         value, asked = asked_of(measure)
         row: _Row = {
-            "": _verdict(measure, failures),
+            "": _verdict(measure, missed),
             "measured": measure.name,
             "value": value,
             "asked": asked,
@@ -224,6 +221,8 @@ def _side_by_side(reports: Sequence["ValidationReport"]) -> Iterator[_Row]:
 
 def _cells(report: "ValidationReport") -> dict[str, str]:
     """Every measure by its name, with a mark where it failed."""
-    failures = set(report.failures)
-    marks = {measure.name: f"  {_FAIL}" if measure.failure in failures else "" for measure in report.measures}
-    return {measure.name: asked_of(measure)[0] + marks[measure.name] for measure in report.measures}
+    missed = {measure.name for measure in report.misses()}
+    return {
+        measure.name: asked_of(measure)[0] + (f"  {_FAIL}" if measure.name in missed else "")
+        for measure in report.measures
+    }

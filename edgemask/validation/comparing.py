@@ -15,16 +15,16 @@ from edgemask.evaluation import check_scorable
 from edgemask.images import load_image
 from edgemask.optest import OpTest
 from edgemask.parity import (
-    SCORE_THRESHOLD,
     SEMANTIC_TOLERANCES,
     TOLERANCES,
-    ImageParity,
     ParityReport,
+    ParitySums,
     SemanticParity,
     SemanticTolerance,
     Tolerance,
-    compare,
+    compare_image,
     compare_maps,
+    least_score,
 )
 from edgemask.progress import progress
 from edgemask.semantic import SemanticMap
@@ -110,15 +110,9 @@ def compare_sides(
     coco = None
     baseline = plan.baseline_of(candidate)
     if isinstance(tolerance, SemanticTolerance):
-        parity = compare_maps(work.pairs(), tolerance)
+        parity = compare_maps(work.maps(), tolerance)
     else:
-        parity = compare(
-            work.pairs(),
-            tolerance,
-            score_threshold=max(SCORE_THRESHOLD, candidate.spec.score_threshold),
-            max_detections=candidate.spec.max_detections,
-            watch=work.watch,
-        )
+        parity = work.detections(tolerance)
         coco = work.scorer.score(parity.tasks)
     notes = [*reference.notes, *_notes_on(baseline, candidate, work.image_facts(), plan.limits_of(candidate))]
     if coco is None and not isinstance(parity, SemanticParity) and not parity.is_empty:
@@ -164,18 +158,34 @@ class _Pass:
         self.seconds: list[float] = []
         self.reference_seconds: list[float] = []
         self.broken: list[tuple[str, str]] = []
-        self.current: tuple[UsableImage, Any, Any] | None = None
 
-    def pairs(self) -> Iterator[tuple[str, Any, Any]]:
+    def maps(self) -> Iterator[tuple[str, SemanticMap, SemanticMap]]:
+        """What both sides see on one image after the other."""
+        for image, expected, found in self._results():
+            self.gallery.add(image, expected, found, None)
+            yield image.name, expected, found
+
+    def detections(self, tolerance: Tolerance) -> ParityReport:
+        """Compares what both sides find on one image after the other."""
+        sums, spec = ParitySums(tolerance), self.candidate.spec
+        for image, expected, found in self._results():
+            compared = compare_image(
+                image.name,
+                expected,
+                found,
+                tolerance,
+                score_threshold=least_score(spec),
+                max_detections=spec.max_detections,
+            )
+            sums.add(compared)
+            self.scorer.add(image, expected, found)
+            self.gallery.add(image, expected, found, compared)
+        return sums.report()
+
+    def _results(self) -> Iterator[tuple[UsableImage, Any, Any]]:
         """Decodes, looks and releases one image after the other."""
         for image in progress(self.plan.images.usable, f"validate on {self.candidate.facts.device}"):
-            expected, found = self._look(image)
-            if isinstance(expected, Detections) and isinstance(found, Detections):
-                self.scorer.add(image, expected, found)
-                self.current = (image, expected, found)
-            else:
-                self.gallery.add(image, expected, found, None)
-            yield image.name, expected, found
+            yield image, *self._look(image)
 
     def _look(self, image: UsableImage) -> tuple[Detections | SemanticMap, Detections | SemanticMap]:
         pixels = load_image(image.path)
@@ -189,12 +199,6 @@ class _Pass:
             return expected.found, _nothing_like(expected.found)
         self.seconds.append(found.seconds)
         return expected.found, found.found
-
-    def watch(self, parity: ImageParity) -> None:
-        """Takes the comparison of the image in work for the gallery."""
-        if self.current is not None:
-            self.gallery.add(*self.current, parity)
-        self.current = None
 
     def image_facts(self) -> ImageFacts:
         """What became of the images."""

@@ -11,8 +11,6 @@ from edgemask.runs import RunEntry, RunFacts, RunWriter
 from edgemask.validation.images import UsableImage
 from edgemask.validation.sides import Boxes, Picture, RunSide, Side, Stages
 
-REFERENCE = "reference"  # name of its journal
-
 
 @dataclass
 class JournaledSide(Side):
@@ -21,14 +19,14 @@ class JournaledSide(Side):
     Attributes:
         side: what finds something where nothing is kept yet.
         journal: where results are kept.
-        is_reference: whether everything must be kept.
+        must_keep: whether it is an error that a result cannot be kept.
         resumed: how many of them were there before.
         with_stages: for how many images the tensors of the stages are kept too.
     """
 
     side: Side
     journal: RunWriter
-    is_reference: bool
+    must_keep: bool
     with_stages: int = 0
     resumed: int = 0
 
@@ -49,7 +47,7 @@ class JournaledSide(Side):
         try:
             self.journal.put(image.name, image.digest, entry)
         except UsageError:  # no result that the model can have: the comparison says what is wrong with the candidate
-            if self.is_reference:
+            if self.must_keep:
                 raise
         return entry
 
@@ -82,12 +80,13 @@ class Journals:
         """Whether they outlive an interruption."""
         return self._folder is not None
 
-    def side(self, name: str, side: Side, with_stages: int = 0) -> Side:
+    def side(self, name: str, side: Side, *, must_keep: bool = False, with_stages: int = 0) -> Side:
         """The side with a journal; a stored run needs none.
 
         Args:
             name: of the journal.
             side: what finds something.
+            must_keep: whether it is an error that a result cannot be kept.
             with_stages: for how many images the tensors of the stages are kept too.
 
         Raises:
@@ -98,7 +97,7 @@ class Journals:
         folder = self._folder or Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="edgemask-")))
         journal = RunWriter.open(folder / name, _facts(side), fresh=self._fresh)
         self._writers.append(self._stack.enter_context(journal))
-        return JournaledSide(side, journal, name == REFERENCE, with_stages)
+        return JournaledSide(side, journal, must_keep, with_stages)
 
     def remove(self) -> None:
         """Removes all of them: the work is done."""

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edgemask.evaluation import TaskComparison
+from edgemask.evaluation import COCO_METRICS, TASK_WORDS, TaskComparison, metric_name
 from edgemask.parity import Measure
 from edgemask.validation.baseline import Baseline
-from edgemask.validation.limits import COCO_METRICS, GROSS, HIGHER, LOWER, TASK_WORDS, Limit
+from edgemask.validation.limits import GROSS, HIGHER, LOWER, Limit
 
 _ALWAYS = {*HIGHER, *LOWER} - {"milliseconds", "latency_ratio", "file_size_mb"}  # shown where nothing is asked, too
 
@@ -31,7 +31,7 @@ def precisions(coco: CocoComparison | None) -> tuple[Measure, ...]:
     if coco is None:
         return ()
     return tuple(
-        Measure(_name(task, metric), getattr(compared.candidate, metric), unit="points", key=_key(task, metric))
+        Measure(metric_name(task, metric), getattr(compared.candidate, metric), unit="points", key=_key(task, metric))
         for task, compared in coco.tasks.items()
         for metric in COCO_METRICS
     )
@@ -84,7 +84,7 @@ def _drop(limit: Limit, coco: CocoComparison | None) -> Measure:
     task = next(task for task, name in TASK_WORDS.items() if name == word)
     compared = None if coco is None else coco.tasks.get(task)
     what = "difference" if limit.kind == "max_difference" else "drop"
-    name = f"{_name(task, metric)} {what}"
+    name = f"{metric_name(task, metric)} {what}"
     if compared is None:
         return Measure(name, math.nan, limit.value, "most", "points", f"{limit.key}.{what}")
     before, after = getattr(compared.reference, metric), getattr(compared.candidate, metric)
@@ -129,11 +129,6 @@ def _side(key: str) -> Literal["least", "most"]:
 
 def _key(task: str, metric: str) -> str:
     return f"{TASK_WORDS[task]}_{metric}"
-
-
-def _name(task: str, metric: str) -> str:
-    short, _, size = metric.partition("_")
-    return f"{TASK_WORDS[task]} {short.upper()} {size}".rstrip()
 
 
 def _words(key: str) -> str:

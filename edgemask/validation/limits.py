@@ -6,27 +6,28 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast
 
 from edgemask.checks import number, printable
 from edgemask.errors import UsageError
+from edgemask.evaluation import COCO_METRICS, TASK_WORDS
 from edgemask.parity import TASKS, SemanticTolerance, Tolerance
 
 Kind = Literal["least", "most", "max_drop", "max_difference", "max_regression"]
-TASK_WORDS = {"boxes": "box", "masks": "mask", "keypoints": "keypoint"}
-COCO_METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar", "ar_small", "ar_medium", "ar_large")
 COCO_KEYS = tuple(f"{TASK_WORDS[task]}_{metric}" for task in TASKS for metric in COCO_METRICS)
 # More is better of these, less of those; `ap` and the other bare metrics stand for those of every task of the model.
 HIGHER = ("matched_share", "box_iou", "box_iou_min", "mask_iou", "mask_iou_min", "oks", "oks_min", "pixel_agreement",
           "pixel_agreement_min", "object_agreement", "label_iou", "label_iou_min")  # fmt: skip
 LOWER = ("score_difference", "keypoint_distance", "keypoint_distance_max", "keypoint_score_difference", "latency_ratio",
          "milliseconds", "file_size_mb")  # fmt: skip
-_KEYS: Mapping[str, tuple[str, ...]] = {
+_KEYS: Mapping[Kind, tuple[str, ...]] = {
     "least": (*HIGHER, *COCO_METRICS, *COCO_KEYS),
     "most": LOWER,
     "max_drop": (*COCO_METRICS, *COCO_KEYS),
     "max_regression": (*HIGHER, *LOWER, *COCO_METRICS, *COCO_KEYS),
 }
+# Three spoilt images of 20 are missing from 4 % of the resampled sets: an interval of 95 % then reaches to 0 though the
+# drop is real. What is this many times the limit is taken for no chance.
 GROSS = 4
 _OPTIONS = {"max_drop": ("type", "certain"), "max_regression": ("type",)}
 
@@ -75,12 +76,12 @@ def limits_of(
         origin: name of the row.
     """
     if isinstance(tolerance, SemanticTolerance):
-        return tuple(_own(key, value, origin) for key, value in tolerance.limits.items())
+        return tuple(_own(key, value, origin) for key, value in tolerance.limits().items())
     unasked = {"mask_iou"} if "masks" not in tasks else set()
     unasked |= {"keypoint_distance", "oks"} if "keypoints" not in tasks else set()
     if annotated and tolerance.ap_decides:
-        unasked |= tolerance.limits.keys()
-    limits = [_own(key, value, origin) for key, value in tolerance.limits.items() if key not in unasked]
+        unasked |= tolerance.limits().keys()
+    limits = [_own(key, value, origin) for key, value in tolerance.limits().items() if key not in unasked]
     if annotated and tolerance.ap_difference is not None:
         limits.append(Limit("ap", "max_difference", tolerance.ap_difference, origin=origin))
     if annotated and tolerance.ap_share is not None:
@@ -128,10 +129,9 @@ def _limits(name: str, table: str, entries: Any) -> Iterator[Limit]:
     for key, value in entries.items():
         if key in _OPTIONS.get(table, ()):
             continue
-        if key not in _KEYS[table]:
+        if key not in _KEYS[cast("Kind", table)]:
             _refuse_key(name, table, key)
-        kinds = {kind: kind for kind in get_args(Kind)}
-        yield Limit(key, kinds[table], value, relative, bool(certain), name)
+        yield Limit(key, cast("Kind", table), value, relative, bool(certain), name)
 
 
 def _option(name: str, table: str, entries: Mapping[str, Any], key: str, options: tuple[Any, ...], default: Any) -> Any:
@@ -147,7 +147,7 @@ def _refuse_key(name: str, table: str, key: str) -> None:
     homes = [other for other, keys in _KEYS.items() if key in keys]
     if homes:
         raise UsageError(f"{name}: {key} cannot stand under [{table}]", f"it belongs under [{'] or ['.join(homes)}]")
-    _refuse(name, key, (*_KEYS[table], *_OPTIONS.get(table, ())), f"key of [{table}]")
+    _refuse(name, key, (*_KEYS[cast("Kind", table)], *_OPTIONS.get(table, ())), f"key of [{table}]")
 
 
 def _refuse(name: str, got: str, known: tuple[str, ...], what: str) -> None:

@@ -1,19 +1,17 @@
 """The record of a validation: everything that was found, from which each form of report is made."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from edgemask.divergence import StageCheck, first_divergence
 from edgemask.environment import Environment
-from edgemask.errors import ParityError
 from edgemask.optest import OpTest
-from edgemask.parity import Measure, Mismatch, ParityReport, SemanticParity
+from edgemask.parity import Measure, Mismatch, ParityReport, SemanticParity, parity_error
+from edgemask.stage_record import BEHIND_THE_GRAPH
 from edgemask.validation.baseline import Baseline
 from edgemask.validation.judging import CocoComparison, judged, precisions
 from edgemask.validation.limits import Limit
 
-_BEHIND_THE_GRAPH = ("detections", "detections.keypoints", "detections.keypoint_scores", "paste", "map", "map.scores")
 FORMAT_VERSION = "1.0"  # of the record as JSON: a new major version breaks readers, a new minor one only adds
 
 
@@ -175,15 +173,17 @@ class ValidationReport:
     @property
     def failures(self) -> tuple[str, ...]:
         """One sentence for each thing that is wrong."""
+        missed = tuple(measure.failure for measure in self.misses() if measure.failure is not None)
+        return (*self.other_failures(), *missed)
+
+    def misses(self) -> tuple[Measure, ...]:
+        """The measures that are not as asked; none where nothing was compared, which is a failure of its own."""
+        return () if self.parity.is_empty else tuple(measure for measure in self.measures if not measure.passed)
+
+    def other_failures(self) -> tuple[str, ...]:
+        """What is wrong besides the measures."""
         broken = tuple(f"op self-test: {test.name} failed, {test.example}" for test in self.op_tests if not test.passed)
-        missed = tuple(measure.failure for measure in self.measures if measure.failure is not None)
-        return (
-            *broken,
-            *self._unseen(),
-            *self._misread(),
-            *self.parity.obstacles,
-            *(() if self.parity.is_empty else missed),
-        )
+        return (*broken, *self.image_failures(), *self.stage_failures(), *self.parity.obstacles)
 
     @property
     def passed(self) -> bool:
@@ -221,24 +221,25 @@ class ValidationReport:
         if self.passed:
             return
         where = f", first at the stage {self.culprit}" if self.culprit else ""
-        worst = "; ".join(f"{image.name} ({image.reason})" for image in self.parity.worst[:3])
-        remedy = f"look at the worst images: {worst}" if worst else "give images with objects that the model finds"
-        raise ParityError(f"the model differs from its reference{where}: " + "; ".join(self.failures), remedy)
+        raise parity_error(where, self.failures, self.parity.worst)
 
-    def _unseen(self) -> Iterator[str]:
+    def image_failures(self) -> tuple[str, ...]:
         """What kept images from being compared."""
-        images = self.images
+        images, found = self.images, []
         if images.broken:
             name, reason = images.broken[0]
-            yield f"no result for {len(images.broken)} of {images.compared} images, first for {name}: {reason}"
+            found.append(f"no result for {len(images.broken)} of {images.compared} images, first for {name}: {reason}")
         if len(images.too_large) > images.compared:
-            yield f"{len(images.too_large)} of {images.chosen} images are too large for the model's canvas"
+            found.append(f"{len(images.too_large)} of {images.chosen} images are too large for the model's canvas")
+        return tuple(found)
 
-    def _misread(self) -> Iterator[str]:
+    def stage_failures(self) -> tuple[str, ...]:
         """What goes wrong behind the graph, on any device, though both sides of the comparison may share the fault."""
-        for check in () if self.stages is None else self.stages.checks:
-            if check.stage in _BEHIND_THE_GRAPH and not check.passed:
-                yield f"{check.stage} differ by {check.error:.2g} on the same outputs, {check.tolerance:.2g} is allowed"
+        return tuple(
+            f"{check.stage} differ by {check.error:.2g} on the same outputs, {check.tolerance:.2g} is allowed"
+            for check in (() if self.stages is None else self.stages.checks)
+            if check.stage in BEHIND_THE_GRAPH and not check.passed
+        )
 
     def _costs(self) -> tuple[Measure, ...]:
         size = math.nan if self.model.bytes is None else self.model.bytes / 1e6

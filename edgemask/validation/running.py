@@ -13,9 +13,10 @@ from edgemask.images import load_image
 from edgemask.masks import import_supervision
 from edgemask.optest import run_op_tests, why_untested
 from edgemask.parity import SemanticTolerance, Tolerance
+from edgemask.validation.baseline import read_baseline
 from edgemask.validation.comparing import Plan, compare_sides
 from edgemask.validation.images import UsableImage, check_images, choose_images
-from edgemask.validation.journals import REFERENCE, JournaledSide, Journals
+from edgemask.validation.journals import JournaledSide, Journals
 from edgemask.validation.limits import Limit, read_gate
 from edgemask.validation.reports import StageComparison, Validation, ValidationReport
 from edgemask.validation.sides import FileSide, RunSide, Side, open_reference
@@ -111,6 +112,8 @@ def validate(
         first = FileSide(model, devices[0], stack)
         for name in devices[1:]:  # one that is not there is known before hours of work on the others
             check_device(name)
+            if baseline is not None:
+                read_baseline(baseline, name)
         plan.check(first)
         side = open_reference(reference, first.spec, device=first.facts.device, weights=weights, stack=stack)
         _check_proposals(first, side)
@@ -123,7 +126,7 @@ def validate(
         plan.images = check_images(chosen, first.spec, skip_bad=skip_bad_images)
         kept = Journals(journal, fresh=not resume, stack=stack)
         if len(devices) > 1 or save_run is not None or journal is not None:
-            side = kept.side(REFERENCE, side, with_stages=1 if save_run is not None else 0)
+            side = kept.side("reference", side, must_keep=True, with_stages=1 if save_run is not None else 0)
         reports = []
         for number, name in enumerate(devices):
             candidate = first if number == 0 else FileSide(model, name, stack)

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgemask.detections import Detections
 from edgemask.evaluation import compare_coco, truth_from
-from edgemask.parity import SCORE_THRESHOLD
+from edgemask.parity import least_score
 from edgemask.spec import ModelSpec
 from edgemask.validation.images import UsableImage
 from edgemask.validation.judging import CocoComparison
@@ -26,11 +26,11 @@ class Scorer:
     document: dict[str, Any] | None
     images: list[tuple[int, tuple[int, int], list[dict[str, Any]]]] = field(default_factory=list)
     candidate: list[dict[str, Any]] = field(default_factory=list)
+    is_possible: bool = field(init=False)
 
-    @property
-    def is_possible(self) -> bool:
-        """Whether there is something to score with: annotations ask for the library, else it is only used if there."""
-        return self.document is not None or importlib.util.find_spec("faster_coco_eval") is not None
+    def __post_init__(self) -> None:
+        # Annotations ask for the library; without them it is only used where it is.
+        self.is_possible = self.document is not None or importlib.util.find_spec("faster_coco_eval") is not None
 
     def add(self, image: UsableImage, reference: Detections, candidate: Detections) -> None:
         """Takes the results for one image in."""
@@ -50,7 +50,7 @@ class Scorer:
             return None
         truth = self.document
         if truth is None:
-            threshold = max(SCORE_THRESHOLD, self.spec.score_threshold)
+            threshold = least_score(self.spec)
             categories = dict(zip(self.spec.category_ids, self.spec.class_names, strict=True))
             truth = truth_from(self.images, categories, score_threshold=threshold)
         return CocoComparison(

@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -26,7 +26,7 @@ Picture = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
 Stages = Mapping[str, NDArray[Any]]
 # A PyTorch model takes them from the file; of another file they may differ on purpose.
-_NOTED = ("min_size", "max_size", "fixed_size", "image_mean", "image_std", "max_proposals")
+_NOTED = ("canvas", "min_size", "max_size", "fixed_size", "image_mean", "image_std", "max_proposals")
 
 
 class Side(ABC):
@@ -181,8 +181,10 @@ def open_reference(
         side = RunSide(run, cast("StrPath", reference))
     else:
         return _open_pytorch(reference, spec, weights)
-    side.notes += _notes(spec, side.spec, side.facts, side.spec.canvas)
-    _check_same_answers(spec, side.spec)
+    _check_same_job(spec, side.spec)
+    for field in ("class_names", "category_ids", "score_threshold", "nms_threshold", "max_detections"):
+        _check_same(field, spec, side.spec)  # results that mean something else, or leave out other ones
+    side.notes = (*side.notes, *_notes(spec, side.spec, side.facts))
     return side
 
 
@@ -211,7 +213,7 @@ def _open_pytorch(reference: "StrPath | Model", spec: ModelSpec, weights: StrPat
     if has_own_names(spec) and has_own_names(own):
         _check_same("class_names", spec, own)
     side = ModelSide(reference_for(model, spec), name, own)
-    side.notes = _notes(spec, own, side.facts, spec.canvas)
+    side.notes = tuple(_notes(spec, own, side.facts))
     return side
 
 
@@ -229,12 +231,6 @@ def _check_same_job(spec: ModelSpec, own: ModelSpec) -> None:
         )
 
 
-def _check_same_answers(spec: ModelSpec, own: ModelSpec) -> None:
-    """Refuses a reference whose results mean something else, or which leaves out other ones than the model."""
-    for field in ("class_names", "category_ids", "score_threshold", "nms_threshold", "max_detections"):
-        _check_same(field, spec, own)
-
-
 def _check_same(field: str, spec: ModelSpec, own: ModelSpec) -> None:
     wanted, got = getattr(spec, field), getattr(own, field)
     if isinstance(wanted, tuple) and wanted != got:
@@ -247,25 +243,14 @@ def _check_same(field: str, spec: ModelSpec, own: ModelSpec) -> None:
         )
 
 
-def _notes(spec: ModelSpec, own: ModelSpec, facts: ModelFacts, canvas: tuple[int, int] | None) -> tuple[str, ...]:
-    """What differs between the model's spec and the reference's own, without being a fault.
-
-    Raises:
-        UsageError: the tasks or the numbers of classes differ.
-    """
-    _check_same_job(spec, own)
-    notes = []
+def _notes(spec: ModelSpec, own: ModelSpec, facts: ModelFacts) -> Iterator[str]:
+    """What differs between the model's spec and the reference's own, without being a fault."""
     if None not in (spec.source_sha256, own.source_sha256) and spec.source_sha256 != own.source_sha256:
-        notes.append("the reference has other weights than those that the model was exported from")
+        yield "the reference has other weights than those that the model was exported from"
     if facts.kind != "pytorch":
-        values = {field: (getattr(own, field), getattr(spec, field)) for field in _NOTED}
-        notes += [
-            f"the reference has {field} {one}, the model {other}"
-            for field, (one, other) in values.items()
-            if one != other
-        ]
-    if canvas != spec.canvas:
-        notes.append(f"the reference has the canvas {canvas or 'dynamic'}, the model {spec.canvas or 'dynamic'}")
+        for field in _NOTED:
+            one, other = getattr(own, field), getattr(spec, field)
+            if one != other:
+                yield f"the reference has {field} {one}, the model {other}"
     if facts.precision not in (None, "fp32"):
-        notes.append(f"the reference has {facts.precision} itself: what it has lost against PyTorch is not seen here")
-    return tuple(notes)
+        yield f"the reference has {facts.precision} itself: what it has lost against PyTorch is not seen here"

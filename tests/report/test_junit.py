@@ -1,5 +1,6 @@
 """A validation as JUnit XML."""
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -126,3 +127,11 @@ def test_hostile_names_stay_text() -> None:
         "skipped",
         "system-out",
     }
+
+
+def test_images_without_a_result_fail_their_case() -> None:
+    report = passing(stages=None, images=replace(passing().images, broken=(("a.png", "no numbers"),)))
+    assert not report.passed
+    (suite,) = suites_of(report)
+    (failure,) = failures_of(suite).items()
+    assert failure == ("images", "no result for 1 of 80 images, first for a.png: no numbers")

@@ -125,7 +125,7 @@ def entries(value: Any, path: Path = ()) -> typing.Iterator[Path]:
 
 def is_free(path: Path) -> bool:
     """Whether an entry is one of a mapping by names of the world: a task, a package, a key."""
-    return any(key in ("versions", "tasks", "intervals", "attributes", "limits", "counts") for key in path[-2:-1]) or (
+    return any(key in ("versions", "tasks", "intervals", "attributes", "counts") for key in path[-2:-1]) or (
         path[-2:-1] == ("values",) and "baseline" in path
     )
 

@@ -9,7 +9,8 @@ from report_record import RECORDS, failing
 
 from edgemask.errors import UsageError
 from edgemask.report import to_json
-from edgemask.validation import Validation, read_baseline
+from edgemask.validation import Validation
+from edgemask.validation.baseline import read_baseline
 
 
 def written(folder: Path, record: Any) -> Path:

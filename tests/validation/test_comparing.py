@@ -17,15 +17,9 @@ from edgemask.evaluation import read_truth
 from edgemask.parity import TOLERANCES
 from edgemask.report import to_json
 from edgemask.spec import ModelSpec
-from edgemask.validation import (
-    Limit,
-    Plan,
-    Validation,
-    ValidationReport,
-    check_images,
-    choose_images,
-    compare_sides,
-)
+from edgemask.validation import Limit, Validation, ValidationReport
+from edgemask.validation.comparing import Plan, compare_sides
+from edgemask.validation.images import check_images, choose_images
 
 
 @pytest.fixture

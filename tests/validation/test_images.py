@@ -8,7 +8,7 @@ from PIL import Image
 
 from edgemask.errors import DatasetError, UsageError
 from edgemask.evaluation import read_truth
-from edgemask.validation import check_categories, check_images, choose_images
+from edgemask.validation.images import check_categories, check_images, choose_images
 
 
 @pytest.fixture

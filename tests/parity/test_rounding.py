@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from edgemask.parity.figures import figures
+from edgemask.parity import figures
 
 
 @pytest.mark.parametrize(
