@@ -25,7 +25,7 @@ demo: $(READY) ## export the sample model, prove it equal, run it on every runti
 test: $(READY) ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-soak: $(READY) ## run what takes too long for every day: more families, the real networks, 200 sizes
+soak: $(READY) ## run what takes too long for every day: more families and samples, the real networks, 200 sizes
 	@$(BIN)/python -m pytest -m soak $(ARGS)
 
 lint: $(READY) ## check style and formatting

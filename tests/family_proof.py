@@ -54,7 +54,7 @@ class Variant:
 FIXED = {"shape": CANVAS, "batch": 3}
 # Every way to build a graph once. The others differ from these in blocks, widths or heads that share their code, and
 # are proven by `make soak`: each costs twenty seconds of export.
-EVERY_DAY = {"mask_bottleneck", "mask_mobilenet_large", "mask_v2", "mask_c4", "keypoint_resnet", "mask_keypoint"}
+EVERY_DAY = {"mask_bottleneck", "mask_mobilenet_large", "mask_v2", "mask_c4", "mask_keypoint"}
 
 
 def parameters(names: Iterable[str]) -> list[ParameterSet]:

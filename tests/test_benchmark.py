@@ -312,7 +312,7 @@ def test_command_used_wrongly(toy: Path, words: list[str], capsys: pytest.Captur
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_sample_measures_every_goal(repository: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()

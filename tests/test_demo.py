@@ -63,7 +63,7 @@ def test_the_demo_leaves_a_model_pictures_and_a_summary(checkpoint: Path, tmp_pa
     assert main(["inspect", summary["model"]]) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # `.ci/run` calls `make demo` too
 @pytest.mark.openvino
 @pytest.mark.skipif(not PACKAGED.is_file(), reason="the sample model is not trained yet")
 def test_the_sample_model_is_equal_on_every_runtime(tmp_path: Path) -> None:

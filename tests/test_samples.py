@@ -116,7 +116,7 @@ def test_export_and_predict(exported: tuple[Path, str], picture: Path) -> None:
     assert not np.array_equal(load_image(drawn), load_image(picture))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_export_and_predict_of_the_packaged_model(tmp_path: Path) -> None:
     if not (resources.files("edgemask") / "assets" / "sample.safetensors").is_file():
         pytest.skip("edgemask/assets/sample.safetensors is absent")

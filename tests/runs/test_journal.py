@@ -120,7 +120,7 @@ def test_another_run_is_not_continued(journal: RunWriter, changes: dict[str, Any
         RunWriter.open(journal.folder, facts(**changes))
     assert "is of another run" in caught.value.problem
     assert difference in caught.value.problem
-    assert "fresh=True" in (caught.value.remedy or "")
+    assert "begin anew" in (caught.value.remedy or "")
     assert {path.name: path.read_bytes() for path in journal.folder.iterdir()} == before
 
 

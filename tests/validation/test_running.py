@@ -50,7 +50,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     model = compact_model()
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
     names = {"class_names": SPEC.class_names, "category_ids": SPEC.category_ids}
-    export_onnx(model, path, shape="dynamic", verify=False, **names)
+    export_onnx(model, path, shape=(128, 128), verify=False, **names)
     return path, model
 
 
