@@ -21,7 +21,7 @@ from edgemask.validation.reports import GalleryEntry
 _SIDE = 960  # pixels; more is no use on a page with two pictures beside each other
 _QUALITY = 80
 _MINIMUM_SCORE = 0.3  # fainter detections hide the picture; those that differ are drawn whatever their score
-_MOST_NAMED = 25
+_MOST_NAMED = 8  # more names hide a small picture
 
 
 @dataclass(frozen=True, slots=True, order=True)
