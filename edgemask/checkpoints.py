@@ -212,7 +212,10 @@ def load_model(
         )
     found = len(spec.class_names) + 1
     if num_classes not in (None, found):
-        raise UsageError(f"{source} has {found} classes with the background, not {num_classes}", "name the checkpoint that has so many")
+        raise UsageError(
+            f"{source} has {found} classes with the background, not {num_classes}",
+            "name the checkpoint that has so many",
+        )
     return model.eval(), spec
 
 
