@@ -54,7 +54,11 @@ def test_every_form_of_the_report_is_written(
 @pytest.mark.openvino
 def test_several_devices(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     words = [*words, "--device", "openvino", "--limit", "1"]
-    assert main([*words, "--json"]) == 0
+    before, gate = words[5] + "-before", words[5] + ".toml"
+    Path(gate).write_text("[max_regression]\nmatched_share = 0.1\n", encoding="utf-8")
+    assert main([*words, "--report", before]) == 0
+    capsys.readouterr()
+    assert main([*words, "--baseline", f"{before}/report.json", "--gate", gate, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert [one["model"]["device"] for one in record["reports"]] == ["cpu", "openvino:CPU"]
     assert [one["parity"]["images"] for one in record["reports"]] == [1, 1]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,39 +29,21 @@ class Baseline:
     values: Mapping[str, float]
 
 
-def read_baseline(path: str | os.PathLike[str], device: str) -> Baseline:
-    """Reads the report of an earlier validation.
+def read_baselines(path: str | os.PathLike[str]) -> tuple[Baseline, ...]:
+    """Reads the report of an earlier validation: one baseline for each device that it was run on.
 
     Args:
         path: a `report.json`.
-        device: on which the model runs now: of a report with several devices, this one's figures are taken; the only
-            one's, where there is one.
 
     Raises:
-        UsageError: no such file, none of our reports, a newer format, or one without the device.
+        UsageError: no such file, none of our reports, or a newer format.
     """
     try:
         document: Any = json.loads(Path(path).read_bytes())
         version = str(document["format_version"])
         if int(version.split(".")[0]) > 1:
             raise UsageError(f"{path} has the format {version}, this edgemask reads 1", "update edgemask")
-        reports = {str(report["model"]["device"]): report for report in document["reports"]}
-        chosen = reports.get(device) or (next(iter(reports.values())) if len(reports) == 1 else None)
-        if chosen is None:
-            known = ", ".join(reports) or "no device"
-            raise UsageError(f"{path} has figures for {known}, not for {device}", "give another baseline")
-        values = {
-            str(entry["key"]): float(entry["value"])
-            for entry in chosen["values"]
-            if entry["key"] and entry["value"] is not None
-        }
-        return Baseline(
-            path=os.fspath(path),
-            date=str(chosen["environment"]["date"]),
-            device=str(chosen["model"]["device"]),
-            images=int(chosen["images"]["compared"]),
-            values=values,
-        )
+        found = tuple(_baseline(os.fspath(path), report) for report in document["reports"])
     except OSError as error:
         raise UsageError(f"cannot read the baseline {path}: {error.strerror}", "check the path") from error
     except UsageError:
@@ -70,3 +52,27 @@ def read_baseline(path: str | os.PathLike[str], device: str) -> Baseline:
         raise UsageError(
             f"{path} is no report of edgemask validate", "give the report.json of an earlier validation"
         ) from error
+    if not found:
+        raise UsageError(f"{path} has no figures", "give the report.json of an earlier validation")
+    return found
+
+
+def _baseline(path: str, report: Any) -> Baseline:
+    return Baseline(
+        path=path,
+        date=str(report["environment"]["date"]),
+        device=str(report["model"]["device"]),
+        images=int(report["images"]["compared"]),
+        values={
+            str(entry["key"]): float(entry["value"])
+            for entry in report["values"]
+            if entry["key"] and entry["value"] is not None
+        },
+    )
+
+
+def baseline_for(device: str, baselines: Sequence[Baseline]) -> Baseline | None:
+    """The figures of the device where the model runs now, or the only ones; None: there are only others' figures."""
+    if len(baselines) == 1:
+        return baselines[0]
+    return next((baseline for baseline in baselines if baseline.device == device), None)

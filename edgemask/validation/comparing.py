@@ -1,7 +1,6 @@
 """One pass over the images: both sides look, what they find is compared, and the record of it."""
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,6 @@ from edgemask.environment import environment
 from edgemask.errors import BrokenOutput, UsageError
 from edgemask.evaluation import check_scorable
 from edgemask.images import load_image
-from edgemask.optest import OpTest
 from edgemask.parity import (
     SEMANTIC_TOLERANCES,
     TOLERANCES,
@@ -28,7 +26,7 @@ from edgemask.parity import (
 )
 from edgemask.progress import progress
 from edgemask.semantic import SemanticMap
-from edgemask.validation.baseline import Baseline, read_baseline
+from edgemask.validation.baseline import Baseline, baseline_for
 from edgemask.validation.gallery import Gallery
 from edgemask.validation.images import CheckedImages, UsableImage, check_categories
 from edgemask.validation.journals import JournaledSide
@@ -42,10 +40,11 @@ _STAGE_IMAGES = 3  # offered for a comparison of the stages
 
 @dataclass(slots=True, kw_only=True)
 class Plan:
-    """What is to be done on every device; the fields are arguments of `validate`.
+    """What is to be done on every device; the fields are arguments of `validate`, read.
 
     Attributes:
         document: the annotations.
+        baselines: of the earlier report, one for each of its devices.
         images: the images that were looked at.
     """
 
@@ -53,7 +52,7 @@ class Plan:
     tolerance: Tolerance | SemanticTolerance | None = None
     gate: tuple[Limit, ...] | None = None
     limits: tuple[Limit, ...] = ()
-    baseline: str | os.PathLike[str] | None = None
+    baselines: tuple[Baseline, ...] = ()
     pictures: int = 0
     images: CheckedImages = field(default_factory=CheckedImages)
 
@@ -79,24 +78,17 @@ class Plan:
             base = limits_of(self.tolerance_of(candidate), spec.tasks, annotated=annotated, origin=spec.precision)
         return merged(base, self.limits)
 
-    def baseline_of(self, candidate: Side) -> Baseline | None:
-        """The earlier figures of the same device."""
-        return None if self.baseline is None else read_baseline(self.baseline, candidate.facts.device)
 
-
-def compare_sides(
-    candidate: Side, reference: Side, plan: Plan, op_tests: tuple[OpTest, ...] = ()
-) -> tuple[ValidationReport, list[UsableImage]]:
+def compare_sides(candidate: Side, reference: Side, plan: Plan) -> tuple[ValidationReport, list[UsableImage]]:
     """Looks at every image with both sides.
 
     Args:
         candidate: the model.
         reference: what it is compared with.
         plan: what is to be done.
-        op_tests: what the op self-test gave.
 
     Returns:
-        The record, without the stages; and the worst images.
+        The record, without op self-test and stages; and the worst images.
 
     Raises:
         ImageError: an image has become unreadable.
@@ -108,26 +100,27 @@ def compare_sides(
     tolerance = plan.tolerance_of(candidate)
     parity: ParityReport | SemanticParity
     coco = None
-    baseline = plan.baseline_of(candidate)
+    limits = plan.limits_of(candidate)
     if isinstance(tolerance, SemanticTolerance):
         parity = compare_maps(work.maps(), tolerance)
     else:
         parity = work.detections(tolerance)
         coco = work.scorer.score(parity.tasks)
-    notes = [*reference.notes, *_notes_on(baseline, candidate, work.image_facts(), plan.limits_of(candidate))]
+    baseline, images = baseline_for(candidate.facts.device, plan.baselines), work.image_facts()
+    notes = [*reference.notes, *_notes_on(plan.baselines, baseline, candidate, images, limits)]
     if coco is None and not isinstance(parity, SemanticParity) and not parity.is_empty:
         notes.append("AP against the reference was not measured: faster_coco_eval is not installed")
     report = ValidationReport(
         model=candidate.facts,
         reference=reference.facts,
         class_names=candidate.spec.class_names,
-        images=work.image_facts(),
+        images=images,
         parity=parity,
         coco=coco,
-        op_tests=op_tests,
+        op_tests=(),
         stages=None,
         latency=work.latency(),
-        limits=plan.limits_of(candidate),
+        limits=limits,
         baseline=baseline,
         gallery=work.gallery.draw(candidate.spec.class_names, plan.pictures),
         environment=environment(thread_count()),
@@ -136,9 +129,18 @@ def compare_sides(
     return report, work.gallery.worst()[:_STAGE_IMAGES]
 
 
-def _notes_on(baseline: Baseline | None, candidate: Side, images: ImageFacts, limits: Sequence[Limit]) -> Iterator[str]:
+def _notes_on(
+    baselines: Sequence[Baseline],
+    baseline: Baseline | None,
+    candidate: Side,
+    images: ImageFacts,
+    limits: Sequence[Limit],
+) -> Iterator[str]:
     """What a reader of regressions must know."""
     if baseline is None:
+        if baselines:
+            others = ", ".join(other.device for other in baselines)
+            yield f"the baseline has no figures for {candidate.facts.device}, only for {others}"
         return
     if baseline.device != candidate.facts.device:
         yield f"the baseline was measured on {baseline.device}"

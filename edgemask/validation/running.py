@@ -13,7 +13,7 @@ from edgemask.images import load_image
 from edgemask.masks import import_supervision
 from edgemask.optest import run_op_tests, why_untested
 from edgemask.parity import SemanticTolerance, Tolerance
-from edgemask.validation.baseline import read_baseline
+from edgemask.validation.baseline import read_baselines
 from edgemask.validation.comparing import Plan, compare_sides
 from edgemask.validation.images import UsableImage, check_images, choose_images
 from edgemask.validation.journals import JournaledSide, Journals
@@ -104,7 +104,7 @@ def validate(
         tolerance=tolerance,
         gate=None if gate is None else read_gate(gate),
         limits=tuple(limits),
-        baseline=baseline,
+        baselines=() if baseline is None else read_baselines(baseline),
         pictures=pictures,
     )
     chosen = choose_images(images, plan.document, limit, seed)
@@ -112,8 +112,6 @@ def validate(
         first = FileSide(model, devices[0], stack)
         for name in devices[1:]:  # one that is not there is known before hours of work on the others
             check_device(name)
-            if baseline is not None:
-                read_baseline(baseline, name)
         plan.check(first)
         side = open_reference(reference, first.spec, device=first.facts.device, weights=weights, stack=stack)
         _check_proposals(first, side)
@@ -149,9 +147,9 @@ def _compare_on(candidate: FileSide, reference: Side, plan: Plan, kept: Journals
     """Compares on one device."""
     op_tests = run_op_tests(candidate.file, candidate.facts.device)
     side = kept.side(candidate.facts.device.replace(":", "-"), candidate) if kept.is_lasting else candidate
-    report, worst = compare_sides(side, reference, plan, op_tests)
-    if (untested := why_untested(candidate.file)) is not None:
-        report = replace(report, notes=(*report.notes, untested))
+    report, worst = compare_sides(side, reference, plan)
+    untested = why_untested(candidate.file)
+    report = replace(report, op_tests=op_tests, notes=report.notes if untested is None else (*report.notes, untested))
     # Where all is well one image will do: the first, which a stored run has the stages of.
     looked_at = plan.images.usable[:1] if report.passed else (*worst, *plan.images.usable[:1])
     try:

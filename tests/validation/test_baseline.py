@@ -10,7 +10,7 @@ from report_record import RECORDS, failing
 from edgemask.errors import UsageError
 from edgemask.report import to_json
 from edgemask.validation import Validation
-from edgemask.validation.baseline import read_baseline
+from edgemask.validation.baseline import baseline_for, read_baselines
 
 
 def written(folder: Path, record: Any) -> Path:
@@ -22,7 +22,7 @@ def written(folder: Path, record: Any) -> Path:
 def test_the_values_of_a_report_come_back(tmp_path: Path) -> None:
     report = failing()
     record = Validation((report,))
-    baseline = read_baseline(written(tmp_path, record), "another device, which is no matter where there is only one")
+    (baseline,) = read_baselines(written(tmp_path, record))
     measured = {value.key: value.value for value in report.values if value.key and value.value == value.value}
     assert baseline.values == pytest.approx(measured)
     assert (baseline.device, baseline.date) == (report.model.device, report.environment.date)
@@ -30,11 +30,16 @@ def test_the_values_of_a_report_come_back(tmp_path: Path) -> None:
 
 def test_of_several_devices_the_same_one_is_taken(tmp_path: Path) -> None:
     record = RECORDS["two devices"]()
-    path = written(tmp_path, record)
-    for report in record.reports:
-        assert read_baseline(path, report.model.device).device == report.model.device
-    with pytest.raises(UsageError, match="not for cuda:7"):
-        read_baseline(path, "cuda:7")
+    baselines = read_baselines(written(tmp_path, record))
+    assert [baseline.device for baseline in baselines] == [report.model.device for report in record.reports]
+    assert [baseline_for(baseline.device, baselines) for baseline in baselines] == list(baselines)
+    assert baseline_for("cuda:7", baselines) is None
+    assert baseline_for("cuda:7", baselines[:1]) == baselines[0]
+
+
+def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no figures"):
+        read_baselines(written(tmp_path, Validation(())))
 
 
 @pytest.mark.parametrize(
@@ -42,15 +47,15 @@ def test_of_several_devices_the_same_one_is_taken(tmp_path: Path) -> None:
 )
 def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="is no report of edgemask validate"):
-        read_baseline(written(tmp_path, text), "cpu")
+        read_baselines(written(tmp_path, text))
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     document = json.loads(to_json(Validation((failing(),)))) | {"format_version": "2.0"}
     with pytest.raises(UsageError, match=r"has the format 2\.0"):
-        read_baseline(written(tmp_path, json.dumps(document)), "cpu")
+        read_baselines(written(tmp_path, json.dumps(document)))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read the baseline"):
-        read_baseline(tmp_path / "absent.json", "cpu")
+        read_baselines(tmp_path / "absent.json")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from edgemask.parity import TOLERANCES
 from edgemask.report import to_json
 from edgemask.spec import ModelSpec
 from edgemask.validation import Limit, Validation, ValidationReport
+from edgemask.validation.baseline import read_baselines
 from edgemask.validation.comparing import Plan, compare_sides
 from edgemask.validation.images import check_images, choose_images
 
@@ -158,12 +160,17 @@ def test_a_model_that_gives_no_result_has_found_nothing(folder: Path) -> None:
 def test_what_a_reader_of_a_baseline_must_know(folder: Path) -> None:
     baseline = folder / "report.json"
     baseline.write_text(to_json(Validation((run(folder),))), encoding="utf-8")
-    (note,) = run(folder, baseline=baseline).notes
+    baselines = read_baselines(baseline)
+    (note,) = run(folder, baselines=baselines).notes
     assert note.startswith("nothing is asked of the baseline")
     gate = (Limit("matched_share", "max_regression", 0.1),)
-    assert run(folder, baseline=baseline, gate=gate).notes == ()
-    (note,) = run(folder, baseline=baseline, gate=gate, annotated=False, spec=SPEC.replace(canvas=(128, 96))).notes
+    assert run(folder, baselines=baselines, gate=gate).notes == ()
+    (note,) = run(folder, baselines=baselines, gate=gate, annotated=False, spec=SPEC.replace(canvas=(128, 96))).notes
     assert note == "the baseline was measured on 5 images, this on 4"
+    others = tuple(replace(baselines[0], device=device) for device in ("cuda:0", "openvino:GPU"))
+    unknown = run(folder, baselines=others, gate=gate)
+    assert unknown.notes == ("the baseline has no figures for cpu, only for cuda:0, openvino:GPU",)
+    assert not unknown.passed, "a regression from nothing known"
 
 
 def test_images_are_released_one_by_one(folder: Path) -> None:
