@@ -13,6 +13,7 @@ from edgemask.errors import ImageError
 
 # Few decoders, all in daily use: each format that Pillow may try is more code that reads a stranger's bytes.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")  # of the files that are taken from a folder
 # Pillow warns from here on and refuses from twice as much; 268 MB as RGB.
 PIXEL_LIMIT = 89_478_485
 

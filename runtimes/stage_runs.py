@@ -146,6 +146,8 @@ def _brought_back(
 
 
 def _check_canvas(record: Mapping[str, Array], spec: ModelSpec) -> None:
+    if "stage/resize" not in record:
+        refuse("record", "stage/resize among its tensors", Described(", ".join(record) or "none"))
     canvas = tuple(record["stage/resize"].shape[-2:])
     if spec.canvas not in (None, canvas):
         refuse("canvas of the reference", f"{spec.canvas}, the canvas of the file", Described(str(canvas)))

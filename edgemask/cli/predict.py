@@ -14,7 +14,7 @@ from edgemask.cli.answers import answer, facts, note, working
 from edgemask.cli.options import AsJson, Device, ModelFile, check_folder
 from edgemask.errors import DatasetError, UsageError
 from edgemask.files import creating, write_image
-from edgemask.images import load_image
+from edgemask.images import IMAGE_SUFFIXES, load_image
 from edgemask.progress import progress
 from edgemask.proposals import read_proposals
 from edgemask.semantic import BACKGROUND, SemanticMap, map_label_name
@@ -33,7 +33,6 @@ EXAMPLE = """\b
 Example: edgemask predict model.onnx photos/ -o out/photos --score 0.6
 Example: edgemask predict model.onnx a.jpg --device cpu --coco results.json"""
 _CLASSES_SHOWN = 6  # in the line of an image
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # of the files that are taken from a folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +125,11 @@ def image_files(sources: "Sequence[Path]") -> list[Path]:
     files: list[Path] = []
     for source in sources:
         if source.is_dir():
-            inside = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+            inside = sorted(
+                path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+            )
             if not inside:
-                raise UsageError(f"there is no image in {source}", f"expected files with {', '.join(SUFFIXES)}")
+                raise UsageError(f"there is no image in {source}", f"expected files with {', '.join(IMAGE_SUFFIXES)}")
             files += inside
         elif source.is_file():
             files.append(source)

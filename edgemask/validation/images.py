@@ -12,13 +12,12 @@ import numpy as np
 from edgemask.canvas import eager_size
 from edgemask.checks import printable
 from edgemask.errors import DatasetError, ImageError, UsageError
-from edgemask.images import load_image
+from edgemask.images import IMAGE_SUFFIXES, load_image
 from edgemask.progress import progress
 from edgemask.runs import file_digest
 from edgemask.spec import ModelSpec
 
 StrPath = str | os.PathLike[str]
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
 @dataclass(frozen=True, slots=True)

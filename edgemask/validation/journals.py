@@ -21,7 +21,7 @@ class JournaledSide(Side):
         journal: where results are kept.
         must_keep: whether it is an error that a result cannot be kept.
         resumed: how many of them were there before.
-        with_stages: for how many images the tensors of the stages are kept too.
+        with_stages: for how many images, the first ones, the tensors of the stages are kept too.
     """
 
     side: Side
@@ -36,8 +36,9 @@ class JournaledSide(Side):
     def look(self, image: UsableImage, pixels: Picture, proposals: Boxes | None) -> RunEntry:
         """See `Side.look`."""
         kept = self.journal.get(image.name, image.digest)
-        if kept is not None:
+        if kept is not None and (kept.stages is not None or not self.with_stages):
             self.resumed += 1
+            self.with_stages = max(0, self.with_stages - 1)
             return kept
         entry = self.side.look(image, pixels, proposals)
         if self.with_stages:

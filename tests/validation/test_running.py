@@ -10,7 +10,7 @@ from coloured import SPEC, write_folder
 from toy_model import write_toy
 
 from edgemask.errors import DatasetError, DependencyMissing, ImageError, ModelFileError, UsageError
-from edgemask.runs import StoredRun
+from edgemask.runs import StoredRun, file_digest
 from edgemask.runtimes import read_model, write_model
 from edgemask.validation import ValidationReport, validate
 
@@ -202,6 +202,24 @@ def test_an_interrupted_run_goes_on(folder: Path, toy: Path, monkeypatch: pytest
     assert not journal.exists()
     assert only(validate(toy, toy, folder / "images", device="cpu", journal=journal)).images.resumed == 0
     assert len(seen) == 20
+
+
+def test_a_resumed_run_that_is_to_be_stored_gets_its_stages(
+    folder: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, run = folder / "partial", folder / "run.npz"
+    monkeypatch.setattr("edgemask.validation.journals.Journals.remove", lambda self: None)
+    validate(toy, toy, folder / "images", device="cpu", journal=journal)
+    stages = {"box_head": np.ones((1, 2), np.float32)}
+    monkeypatch.setattr("edgemask.validation.sides.FileSide.stages", lambda self, *rest: stages)
+    again = validate(toy, toy, folder / "images", device="cpu", journal=journal, resume=True, save_run=run)
+    (note,) = [note for note in only(again).notes if "stages" in note]
+    assert note.startswith(
+        "the stages were not compared: record: expected stage/resize among its tensors, got box_head"
+    )
+    with StoredRun.open(run) as stored:
+        entries = [stored.get(f"{index}.png", file_digest(folder / "images" / f"{index}.png")) for index in range(5)]
+    assert [entry.stages is not None for entry in entries] == [True, False, False, False, False]
 
 
 def test_another_model_does_not_go_on_with_a_run(folder: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
