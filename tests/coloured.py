@@ -1,11 +1,9 @@
 """Images with coloured rectangles, their annotations, and a detector that finds them: what validation tests share."""
 
-import dataclasses
 import json
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,11 +62,6 @@ class FinderSide(LiveSide):
             bytes=1_000_000 if kind == "onnx" else None,
             precision=spec.precision,
         )
-
-
-def changed(found: Detections, **changes: Any) -> Detections:
-    kept = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.init}
-    return Detections(**{**kept, **changes})
 
 
 def write_folder(folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -10,49 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from found import SIZE, changed, detections, found_on
 
 from edgemask.detections import Detections
 from edgemask.errors import DependencyMissing, ParityError, UsageError
 from edgemask.parity import (
     TOLERANCES,
-    Measure,
     ParityReport,
     Tolerance,
-    box_ious,
     compare,
     compare_image,
-    keypoint_similarity,
-    mask_iou,
-    pair_up,
 )
 
-SIZE = (240, 320)
 FP32 = TOLERANCES["fp32"]
-
-
-def detections(boxes: Any, scores: Any, labels: Any = None, **more: Any) -> Detections:
-    """Detections from lists, put into descending order of their scores."""
-    boxes, scores = np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
-    labels = np.ones(len(scores), np.int64) if labels is None else np.asarray(labels, np.int64)
-    order = np.argsort(-scores, kind="stable")
-    more = {name: None if value is None else value[order] for name, value in more.items()}
-    return Detections(boxes[order], scores[order], labels[order], image_size=SIZE, **more)
-
-
-def found_on(image: int, count: int = 20) -> Detections:
-    """What some model found on some image: random, with masks, scores from 0.1 on."""
-    rng = np.random.default_rng(image)
-    corners = rng.uniform((0, 0), (250, 170), (count, 2))
-    boxes = np.concatenate([corners, corners + rng.uniform(10, 70, (count, 2))], 1)
-    rows, columns = (np.arange(14) - rng.uniform(5, 8, (count, 1)) for _ in range(2))
-    distances = np.hypot(rows[:, :, None], columns[:, None])
-    masks = (1 / (1 + np.exp(distances - rng.uniform(3, 6, (count, 1, 1))))).astype(np.float32)
-    return detections(boxes, rng.uniform(0.1, 1, count), rng.integers(1, 5, count), masks=masks)
-
-
-def changed(found: Detections, **changes: Any) -> Detections:
-    kept = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.init}
-    return Detections(**{**kept, **changes})
 
 
 def compared(candidate: Callable[[Detections], Detections], tolerance: Tolerance = FP32, **more: Any) -> ParityReport:
@@ -133,15 +102,6 @@ def test_order_within_ties_plays_no_part() -> None:
     report = compare([("ties", tied, shuffled)], FP32)
     assert report.passed
     assert report.matched == 60
-
-
-def test_the_assignment_matches_the_most() -> None:
-    """The best overlap alone would take reference 0 to candidate 0 and leave two detections without a match."""
-    reference = detections([[0, 0, 1000, 10], [6, 0, 1006, 10]], [0.9, 0.9])
-    candidate = detections([[2, 0, 1002, 10], [-3, 0, 997, 10]], [0.9, 0.9])
-    rows, columns, ious = pair_up(reference, candidate, box_iou=0.99, score=1e-3)
-    assert dict(zip(rows.tolist(), columns.tolist(), strict=True)) == {0: 1, 1: 0}
-    assert (ious >= 0.99).all()
 
 
 def test_equal_boxes_are_told_apart_by_their_scores() -> None:
@@ -287,58 +247,6 @@ def test_summary_is_what_a_model_file_can_carry() -> None:
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
-def test_box_ious_equal_torchvision() -> None:
-    torch, ops = pytest.importorskip("torch"), pytest.importorskip("torchvision.ops")
-    one, other = found_on(0, 40).boxes, found_on(0, 30).boxes + np.float32(3)
-    expected = ops.box_iou(torch.tensor(one), torch.tensor(other)).numpy()
-    np.testing.assert_allclose(box_ious(one, other), expected, atol=1e-6)
-
-
-def test_boxes_without_area() -> None:
-    boxes = np.array([[5, 5, 5, 9], [5, 5, 9, 9], [7, 7, 5, 5]], np.float32)
-    assert box_ious(boxes, boxes).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
-
-
-def test_mask_iou_equals_that_of_whole_bitmaps() -> None:
-    rng = np.random.default_rng(5)
-    for _ in range(60):
-        corners = rng.uniform((-20, -20), (310, 230), (2, 2))
-        corners[1] = corners[0] + rng.uniform(-15, 15, 2)
-        boxes = np.concatenate([corners, corners + rng.uniform(0.1, 60, (2, 2))], 1)
-        sides = rng.integers(1, 29, 2)
-        one, other = (
-            detections([box], [0.5], masks=rng.uniform(0.2, 1, (1, side, side)).astype(np.float32))
-            for box, side in zip(boxes, sides, strict=True)
-        )
-        bitmaps = one.bitmaps()[0], other.bitmaps()[0]
-        union = (bitmaps[0] | bitmaps[1]).sum()
-        expected = (bitmaps[0] & bitmaps[1]).sum() / union if union else 1.0
-        assert mask_iou(one, 0, other, 0) == expected
-
-
-def test_mask_iou_needs_masks() -> None:
-    found = found_on(0)
-    with pytest.raises(UsageError, match="expected them on both sides"):
-        mask_iou(found, 0, changed(found, masks=None), 0)
-
-
-@pytest.mark.parametrize(
-    ("measure", "failure"),
-    [
-        (Measure("matched share", 0.992, 0.999, unit="%"), "matched share 99.2 % is below 99.9 %"),
-        (Measure("matched share", 0.99899, 0.999, unit="%"), "matched share 99.899 % is below 99.9 %"),
-        (Measure("matched share", 0.999, 0.999, unit="%"), None),
-        (Measure("distance", 0.75, 0.5, "most", "px"), "distance 0.75 px is above 0.5 px"),
-        (Measure("distance", 0.5, 0.5, "most", "px"), None),
-        (Measure("mean mask IoU", math.nan, 0.995), "mean mask IoU could not be measured, 0.995 is asked"),
-        (Measure("mean mask IoU", math.nan), None),
-    ],
-)
-def test_measures(measure: Measure, failure: str | None) -> None:
-    assert measure.failure == failure
-    assert measure.passed is (failure is None)
-
-
 def test_each_mismatch_has_a_kind() -> None:
     def fault(found: Detections) -> Detections:
         boxes, scores, masks = found.boxes.copy(), found.scores.copy(), found.masks.copy()
@@ -384,34 +292,6 @@ def test_histograms_count_everything() -> None:
     assert sum(counts["score"]["reference"]) == 200
     assert sum(counts["score"]["model"]) == 190
     assert counts["box IoU"]["pairs"][-1] == counts["mask IoU"]["pairs"][-1] == 190
-
-
-def test_keypoint_similarity_is_that_of_cocos_library() -> None:
-    mask = pytest.importorskip("pycocotools.cocoeval")
-    rng = np.random.default_rng(4)
-    points = rng.uniform(0, 100, (3, 17, 3)).astype(np.float32)
-    points[..., 2] = 1
-    other = points + np.float32([3, -2, 0]) * rng.uniform(0, 1, (3, 17, 1)).astype(np.float32)
-    boxes = np.array([[0, 0, 50, 80], [10, 0, 110, 90], [0, 5, 20, 30]], np.float32)
-    distances = np.linalg.norm((points - other)[..., :2].astype(np.float64), axis=-1)
-    found = keypoint_similarity(distances, boxes)
-    evaluation = mask.COCOeval(iouType="keypoints")
-    for row in range(3):
-        left, top, right, bottom = boxes[row].tolist()
-        area = (right - left) * (bottom - top) / 2
-        truth = {"keypoints": points[row].ravel().tolist(), "num_keypoints": 17, "area": area}
-        truth["bbox"] = [left, top, right - left, bottom - top]
-        evaluation._gts = {(1, 1): [truth]}
-        evaluation._dts = {(1, 1): [{"keypoints": other[row].ravel().tolist(), "score": 1.0}]}
-        assert evaluation.computeOks(1, 1)[0, 0] == pytest.approx(found[row], abs=1e-6)
-    assert found.min() > 0.5
-
-
-def test_keypoints_of_other_numbers_have_equal_sigmas() -> None:
-    boxes = np.array([[0, 0, 20, 40]], np.float32)
-    near, far = (keypoint_similarity(np.full((1, 5), distance), boxes)[0] for distance in (1.0, 5.0))
-    assert near == pytest.approx(np.exp(-1 / (2 * 400 * 0.16)))
-    assert far < near
 
 
 def test_ghosts_at_the_threshold_are_no_flips_once_there_are_more_than_chance_gives() -> None:

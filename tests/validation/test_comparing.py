@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coloured import SPEC, Fault, FinderSide, changed, write_folder
+from coloured import SPEC, Fault, FinderSide, write_folder
+from found import changed
 from numpy.typing import NDArray
 
 from edgemask.detections import Detections
