@@ -11,7 +11,7 @@ import pytest
 from report_record import HOSTILE, RECORDS, failing
 
 from edgemask.report import to_json
-from edgemask.validation.baseline import read_baseline
+from edgemask.validation.baseline import read_baselines
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,8 @@ def test_hostile_names_come_back_as_they_were() -> None:
 def test_a_report_is_the_baseline_of_the_next(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(to_json(RECORDS["two devices"]()), encoding="utf-8")
-    values = read_baseline(path, "openvino:CPU").values
+    _, openvino = read_baselines(path)
+    values = openvino.values
     expected = {value.key: value.value for value in failing().values}
     assert values["matched_share"] == expected["matched_share"]
     assert values["latency_ratio"] == expected["latency_ratio"]
