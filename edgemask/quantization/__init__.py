@@ -1,0 +1,1 @@
+"""INT8: a model file quantized, within a budget of accuracy."""
