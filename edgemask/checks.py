@@ -129,3 +129,17 @@ def texts_by_name(name: str, value: Any) -> dict[str, str]:
     """Checks for a mapping from text to text, each as `text` takes it."""
     entries = json_object(name, value).items()
     return {text(name, key): text(f"{name}[{key!a}]", entry) for key, entry in entries}
+
+
+def record_of(checks: Mapping[str, Check]) -> Check:
+    """Checks for a mapping with just these keys, each value as its check takes it, and returns a deep copy."""
+
+    def check(name: str, value: Any) -> dict[str, Any]:
+        record = json_object(name, value)
+        if record.keys() != checks.keys():
+            refuse(name, f"the keys {', '.join(checks)}", sorted(record))
+        for key, check_one in checks.items():
+            check_one(f"{name}[{key!r}]", record[key])
+        return record
+
+    return check

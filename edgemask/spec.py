@@ -6,7 +6,7 @@ nothing in it can name a path, a library or a provider option.
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -18,6 +18,7 @@ from edgemask.checks import (
     number,
     optional,
     pattern,
+    record_of,
     refuse,
     several,
     text,
@@ -29,9 +30,9 @@ from edgemask.errors import ModelFileError, UsageError
 SPEC_KEY = "edgemask.spec"
 DIGEST_KEY = "edgemask.digest"
 
-FORMAT_VERSION = "1.2"
+FORMAT_VERSION = "1.3"
 # Fields that a later minor version brought, by their value in files that lack them.
-_LATER_FIELDS = {"proposals": "rpn", "ops": None}
+_LATER_FIELDS = {"proposals": "rpn", "ops": None, "quantization": None}
 TASKS = ("boxes", "masks", "keypoints", "semantic")
 
 TEXT_LIMIT = 1 << 20
@@ -41,6 +42,7 @@ SIDE_LIMIT = 16_384
 RESIZE_LIMIT = 1_000_000
 CATEGORY_LIMIT = 2**53
 OP_LIMIT = 64  # custom ops in a file, and inputs of one
+LAYER_LIMIT = 10_000
 
 
 def class_names_without_background(names: Iterable[str]) -> tuple[str, ...]:
@@ -79,6 +81,10 @@ class ModelSpec:
         ops: the custom ops that the exporter wrote, in the graph's order: `name` of the node, `op` its type,
             `attributes`, and the names of the tensors around it, `inputs` and `output`, which stay where its body is
             inlined. None: not recorded.
+        quantization: how the file was quantized, JSON values: `recipe`, its fields; `layers`, how many were quantized;
+            `left_out`, names of those that the recipe would quantize and that stayed in FP32; `calibration`, on how
+            many `images` and the `sha256` of these; `accuracy`, what was measured against FP32, or None. None: it is
+            not.
         builder: name of the function that built the PyTorch model.
         builder_arguments: its arguments, JSON values.
         versions: of the packages that wrote the file.
@@ -112,6 +118,7 @@ class ModelSpec:
     outputs: Literal["flat", "padded"] = "flat"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     ops: tuple[dict[str, Any], ...] | None = None
+    quantization: dict[str, Any] | None = None
     builder: str | None = None
     builder_arguments: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -205,26 +212,29 @@ def _version(name: str, value: Any) -> str:
     return version
 
 
-def _op(name: str, value: Any) -> dict[str, Any]:
-    record = json_object(name, value)
-    if record.keys() != _OP_CHECKS.keys():
-        refuse(name, f"the keys {', '.join(_OP_CHECKS)}", sorted(record))
-    for key, check in _OP_CHECKS.items():
-        check(f"{name}[{key!r}]", record[key])
-    return record
-
-
 _size = several(whole(1, SIDE_LIMIT), 2, 2)
 # Made of the paths of a user's own modules, which may be long.
 _graph_name = pattern(r"[^\x00-\x1f\x7f-\x9f]{1,1000}", "1 to 1000 characters without control characters")
 
-_OP_CHECKS: dict[str, Check] = {
-    "name": _graph_name,
-    "op": text,
-    "attributes": json_object,
-    "inputs": several(_graph_name, 1, OP_LIMIT),
-    "output": _graph_name,
-}
+_sha256 = pattern(r"[0-9a-f]{64}", "64 lower-case hexadecimal digits")
+_op = record_of(
+    {
+        "name": _graph_name,
+        "op": text,
+        "attributes": json_object,
+        "inputs": several(_graph_name, 1, OP_LIMIT),
+        "output": _graph_name,
+    }
+)
+_quantization = record_of(
+    {
+        "recipe": json_object,
+        "layers": whole(1, LAYER_LIMIT),
+        "left_out": several(_graph_name, 0, LAYER_LIMIT),
+        "calibration": record_of({"images": whole(1, CATEGORY_LIMIT), "sha256": _sha256}),
+        "accuracy": optional(json_object),
+    }
+)
 
 _CHECKS: dict[str, Check] = {
     "format_version": _version,
@@ -249,10 +259,11 @@ _CHECKS: dict[str, Check] = {
     "outputs": choice("flat", "padded"),
     "precision": choice("fp32", "fp16", "int8"),
     "ops": optional(several(_op, 0, OP_LIMIT)),
+    "quantization": optional(_quantization),
     "builder": optional(text),
     "builder_arguments": json_object,
     "versions": texts_by_name,
-    "source_sha256": optional(pattern(r"[0-9a-f]{64}", "64 lower-case hexadecimal digits")),
+    "source_sha256": optional(_sha256),
     "parity": optional(json_object),
     "extra": json_object,
 }

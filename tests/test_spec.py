@@ -19,6 +19,13 @@ OP = {
     "inputs": ["nms/Transpose", "nms/Where"],
     "output": "nms",
 }
+QUANTIZATION = {
+    "recipe": {"name": "default", "method": "mse"},
+    "layers": 40,
+    "left_out": ["backbone/1/Conv"],
+    "calibration": {"images": 100, "sha256": "fedcba9876543210" * 4},
+    "accuracy": {"max_drop": 0.01},
+}
 FULL = ModelSpec(
     tasks=("boxes", "masks", "keypoints"),
     class_names=("person", "Öl-Fass"),
@@ -41,6 +48,7 @@ FULL = ModelSpec(
     outputs="padded",
     precision="int8",
     ops=(OP,),
+    quantization=QUANTIZATION,
     builder="maskrcnn_resnet50_fpn",
     builder_arguments={"trainable": [1, 2.5, None, True, {"a": "b"}]},
     versions={"torch": "2.15.0"},
@@ -106,7 +114,7 @@ def test_hostile_value_is_a_model_file_error_or_a_sound_record(key: str, value: 
     assert not any(map(is_control, caught.value.problem))
 
 
-@pytest.mark.parametrize("key", sorted(json.loads(small().to_json()).keys() - {"proposals", "ops"}))
+@pytest.mark.parametrize("key", sorted(json.loads(small().to_json()).keys() - {"proposals", "ops", "quantization"}))
 def test_missing_key_is_named(key: str) -> None:
     values = json.loads(FULL.to_json())
     del values[key]
@@ -116,8 +124,24 @@ def test_missing_key_is_named(key: str) -> None:
 
 def test_what_version_1_0_lacks_has_its_old_meaning() -> None:
     values = json.loads(record(format_version="1.0"))
-    del values["proposals"], values["ops"]
-    assert ModelSpec.from_json(json.dumps(values)) == FULL.replace(proposals="rpn", ops=None, format_version="1.0")
+    del values["proposals"], values["ops"], values["quantization"]
+    old = FULL.replace(proposals="rpn", ops=None, quantization=None, format_version="1.0")
+    assert ModelSpec.from_json(json.dumps(values)) == old
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"layers": 0}, "expected a whole number from 1"),
+        ({"left_out": ["\x1b[2J"]}, "without control characters"),
+        ({"calibration": {"images": 100}}, "expected the keys images, sha256"),
+        ({"calibration": {"images": 100, "sha256": "0"}}, "64 lower-case hexadecimal digits"),
+        ({"more": 1}, "expected the keys recipe, layers"),
+    ],
+)
+def test_a_record_of_a_quantization_is_checked(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        small(quantization=QUANTIZATION | change)
 
 
 @pytest.mark.parametrize(
