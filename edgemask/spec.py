@@ -6,7 +6,7 @@ nothing in it can name a path, a library or a provider option.
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 

@@ -38,9 +38,9 @@ def tensors_to_calibrate(model: ModelFile, layers: Collection[Layer]) -> tuple[s
     wanted: dict[str, None] = {}
     for node in graph.node:
         if node.name in active:
-            wanted |= dict.fromkeys([*_data(node), *(name for name in node.output if _clipped(name, readers) is None)])
+            wanted |= dict.fromkeys([*_data(node), *node.output])
     constants = {tensor.name for tensor in graph.initializer}
-    return tuple(name for name in wanted if name not in constants)
+    return tuple(name for name in wanted if name not in constants and _clipped(name, readers) is None)
 
 
 def rewrite(
@@ -55,7 +55,8 @@ def rewrite(
         recipe: how weights and activations are rounded.
 
     Returns:
-        The graph, as QDQ; all tensors that stages and custom ops are known by keep their names.
+        The graph, as QDQ; all tensors that stages and custom ops are known by keep their names. Layers that share their
+        weights with a quantized one have them rounded, even where they compute in FP32.
     """
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
