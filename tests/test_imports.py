@@ -34,7 +34,7 @@ AT_TOP = {
     **dict.fromkeys(["cli", "demo", "report"], COMMAND_LINE),
     **dict.fromkeys(["models", "description", "checkpoints", "reference", "semantic_reference"], PYTORCH),
     **dict.fromkeys(["reference_stages", "datasets", "loading", "training"], PYTORCH),
-    "runtimes": LIGHT | {"onnx"},
+    **dict.fromkeys(["runtimes", "quantization"], LIGHT | {"onnx"}),
     "export": PYTORCH | {"onnx", "onnxscript"},
 }
 LOADED_BY_LIGHT = {"defusedxml"}  # Pillow tries to import it

@@ -1,7 +1,7 @@
 """`edgemask inspect`."""
 
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,6 +50,8 @@ def _show(console: "Console", found: "Inspection") -> None:
         tasks=", ".join(spec.tasks),
         classes=f"{len(spec.class_names)}: {names}",
         precision=spec.precision,
+        quantized=_quantized(spec.quantization),
+        accuracy=_listed((spec.quantization or {}).get("accuracy")),
         canvas="dynamic" if spec.canvas is None else "{} x {} (H x W)".format(*spec.canvas),
         batch=spec.batch or "dynamic",
         resize=_resize(found),
@@ -60,7 +62,7 @@ def _show(console: "Console", found: "Inspection") -> None:
         builder=spec.builder,
         inputs="; ".join(_signature(tensor) for tensor in found.inputs),
         outputs="; ".join(_signature(tensor) for tensor in found.outputs),
-        parity=None if spec.parity is None else ", ".join(f"{key} {value}" for key, value in spec.parity.items()),
+        parity=_listed(spec.parity),
     )
     console.print()
     for title, column, counts in (
@@ -100,6 +102,19 @@ def _resize(found: "Inspection") -> str:
     if spec.fixed_size is not None:
         return "to {} x {} (H x W)".format(*spec.fixed_size)
     return f"short side {spec.min_size}, long side at most {spec.max_size}"
+
+
+def _quantized(record: dict[str, Any] | None) -> str | None:
+    if record is None:
+        return None
+    left_out = f", {len(record['left_out'])} left in FP32" if record["left_out"] else ""
+    images = record["calibration"]["images"]
+    layers = f"{record['layers']} layers by recipe {record['recipe'].get('name')}{left_out}"
+    return f"{layers}; calibrated on {images} images"
+
+
+def _listed(record: dict[str, Any] | None) -> str | None:
+    return None if record is None else ", ".join(f"{key} {value}" for key, value in record.items())
 
 
 def _signature(tensor: "TensorInfo") -> str:
