@@ -16,6 +16,7 @@ from edgemask.description import spec_of, weights_digest
 from edgemask.errors import UsageError
 from edgemask.export.cleaning import name_inlined
 from edgemask.export.graph_module import GraphModule
+from edgemask.export.half import PRECISIONS, compute_in_half
 from edgemask.export.onnx_ops import inline
 from edgemask.export.semantic_graph import SemanticGraph, check_semantic
 from edgemask.export.support import check_supported, check_target
@@ -64,6 +65,7 @@ def export_onnx(
     category_ids: Sequence[int] | None = None,
     spec: ModelSpec | None = None,
     target: str = "portable",
+    precision: str = "fp32",
     score_threshold: float | None = None,
     max_detections: int | None = None,
     proposals: int | Literal["rpn", "input"] = "rpn",
@@ -85,6 +87,9 @@ def export_onnx(
         target: "portable" holds the custom ops as ONNX functions; "openvino" has them inlined, to be read by OpenVINO
             without edgemask; "tensorrt" too, and its outputs are padded to `max_detections` rows per image, which
             `num_detections` counts. It needs a fixed canvas and batch.
+        precision: "fp32", or "fp16": convolutions and matrix products with float16 weights, computed in float16 where a
+            runtime does so (each runtime's class says what it does); boxes, pooling, suppression, probabilities,
+            inputs and outputs stay float32.
         score_threshold: replaces the model's own.
         max_detections: replaces the model's own.
         proposals: a number replaces the model's own number of proposals after NMS; "input" leaves the RPN out: boxes
@@ -95,12 +100,14 @@ def export_onnx(
         What was written.
 
     Raises:
-        UnsupportedModel: a part of the model cannot be carried; names it.
+        UnsupportedModel: a part of the model cannot be carried; names it. With "fp16": a weight, or what a layer gives
+            for the images that verify the export, lies beyond the range of float16.
         UsageError: an argument that cannot be meant.
         ParityError: the file does not do what the model does; names the first stage that differs.
         OutputError: the file cannot be written.
     """
     started = time.monotonic()
+    _check_precision(precision)
     canvas = None if shape == "dynamic" else (int(shape[0]), int(shape[1]))
     limits = {"score_threshold": score_threshold, "max_detections": max_detections} | _of_proposals(proposals)
     limits = {name: value for name, value in limits.items() if value is not None}
@@ -110,6 +117,7 @@ def export_onnx(
         check_semantic(model, canvas, limits)
     spec = _renamed(spec or spec_of(model), class_names, category_ids).replace(
         canvas=canvas,
+        precision=precision,
         batch=None if batch == "dynamic" else int(batch),
         source_sha256=weights_digest(model),
         versions=_versions(),
@@ -122,6 +130,8 @@ def export_onnx(
         spec = spec.replace(outputs="padded", max_proposals=spec.max_proposals or model.rpn.post_nms_top_n())
     check_target(model, spec, target)
     proto = build_proto(_graph(model, spec).eval(), spec)
+    if precision == "fp16":
+        compute_in_half(proto)
     spec = spec.replace(ops=op_records(proto))
     if target != "portable":
         proto = inline(proto, static=target == "tensorrt")
@@ -136,6 +146,14 @@ def export_onnx(
             spec = spec.replace(parity={"device": verification.device} | verification.parity.summary())
             write_model(proto, spec, temporary)
     return ExportReport(str(path), spec, len(proto.graph.node), Path(path).stat().st_size, seconds, verification)
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"there is no precision {precision!r} to export in",
+            f"the precisions are: {', '.join(PRECISIONS)}; `edgemask quantize` makes INT8 of an exported file",
+        )
 
 
 def _of_proposals(proposals: int | str) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from edgemask.canvas import placement_of
 from edgemask.divergence import StageCheck, compare_stages, first_divergence
-from edgemask.errors import ParityError
+from edgemask.errors import ParityError, UnsupportedModel
+from edgemask.export.half import LIMIT
+from edgemask.export.ranges import overflows
 from edgemask.models import Model
 from edgemask.parity import (
     SEMANTIC_TOLERANCES,
@@ -29,6 +31,12 @@ from edgemask.semantic_reference import SemanticReference, reference_for
 from edgemask.spec import ModelSpec
 
 Picture = NDArray[np.uint8]
+# Where a stage differs by more than the precision allows.
+_REMEDIES = {
+    "fp32": "this is a fault of the export; please report it with the model's definition",
+    "fp16": "float16 may be too coarse for it: export in float32 (--precision fp32); report it if that differs too",
+}
+_COARSER = {"fp16": "; or export it in float32 (--precision fp32)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +92,15 @@ def verify(model: Model, path: str | Path) -> Verification:
         The comparison, which held.
 
     Raises:
+        UnsupportedModel: a layer that computes in float16 gives what float16 cannot hold; names it.
         ParityError: it did not hold; names the first stage that differs.
     """
     file = read_model(path)
     device = "cpu" if OrtCpu.unavailable("") is None else "openvino:CPU"
     images = probe_images(file.spec)
     reference = reference_for(model, file.spec)
+    if file.spec.precision == "fp16":
+        _check_range(reference, file, device, images)
     with Detector(file, device) as detector:
         parity, found = _compare(reference, detector, images)
     if parity.passed:
@@ -104,13 +115,14 @@ def verify(model: Model, path: str | Path) -> Verification:
         raise ParityError(
             f"the exported file differs from PyTorch, first at stage {divergence.stage}: "
             f"error {divergence.error:.2g}, allowed {divergence.tolerance:.2g}",
-            "this is a fault of the export; please report it with the model's definition",
+            _REMEDIES[file.spec.precision],
         )
     if found:
         raise ParityError(
             f"the exported file finds something else than PyTorch ({'; '.join(parity.failures)}), though every stage "
             "agrees on the same input",
-            "what an untrained model finds are ties that any rounding flips: train it, or skip with --no-verify",
+            "what an untrained model finds are ties that any rounding flips: train it, or skip with --no-verify"
+            + _COARSER.get(file.spec.precision, ""),
         )
     return Verification(device, parity, stages)
 
@@ -140,7 +152,25 @@ def _compare(
 def _compare_stages(
     reference: ReferenceDetector | SemanticReference, file: ModelFile, device: str, image: Picture
 ) -> tuple[StageCheck, ...]:
-    boxes = None
-    if isinstance(reference, ReferenceDetector) and file.spec.proposals == "input":
-        boxes = reference.propose(image)
+    boxes = _proposals(reference, image, file.spec)
     return compare_stages(file, device, image, record_stages(reference, image, proposals=boxes))
+
+
+def _check_range(
+    reference: ReferenceDetector | SemanticReference, file: ModelFile, device: str, images: Mapping[str, Picture]
+) -> None:
+    pairs = ((image, _proposals(reference, image, file.spec)) for image in images.values())
+    for name, count in overflows(file, device, pairs).items():
+        raise UnsupportedModel(
+            f"{name} gives {count} numbers beyond {LIMIT:.0f}, the largest of float16, for drawn scenes",
+            "export it in float32: --precision fp32 (precision='fp32')",
+        )
+
+
+def _proposals(
+    reference: ReferenceDetector | SemanticReference, image: Picture, spec: ModelSpec
+) -> NDArray[np.float32] | None:
+    """Boxes to give to a model that takes them."""
+    if isinstance(reference, ReferenceDetector) and spec.proposals == "input":
+        return reference.propose(image)
+    return None

@@ -10,12 +10,13 @@ from typing import Any
 from edgemask.errors import DeviceUnavailable
 from edgemask.runtimes.modelfile import ModelFile
 from edgemask.runtimes.runtime import Array, Runtime, failure, thread_count
+from edgemask.runtimes.widening import float32_data
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
 
 class OrtCpu(Runtime):
-    """ONNX Runtime's CPU provider. Arithmetic is float32."""
+    """ONNX Runtime's CPU provider. Arithmetic is float32, of a file in FP16 with its rounded weights."""
 
     provider = "CPUExecutionProvider"
     installation = "pip install 'edgemask[cpu]'"
@@ -41,7 +42,7 @@ class OrtCpu(Runtime):
         options.enable_mem_pattern = model.spec.canvas is not None
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                model.data,
+                self._data(model),
                 options,
                 providers=self._providers(target, dynamic=model.spec.canvas is None),
                 enable_fallback=0,  # the library's own is silent
@@ -72,6 +73,9 @@ class OrtCpu(Runtime):
     def _name(cls, target: str) -> str:
         return "cpu"
 
+    def _data(self, model: ModelFile) -> bytes:
+        return float32_data(model)
+
     def _providers(self, target: str, *, dynamic: bool) -> list[Any]:
         return [self.provider]
 
@@ -80,7 +84,10 @@ class OrtCpu(Runtime):
 
 
 class OrtCuda(OrtCpu):
-    """ONNX Runtime's CUDA provider; a target is the GPU's number. Arithmetic is float32, TF32 is off."""
+    """ONNX Runtime's CUDA provider; a target is the GPU's number. Arithmetic is float32, TF32 is off.
+
+    A file in FP16 is opened as it is: what it has in float16 is computed in float16, the rest in float32.
+    """
 
     provider = "CUDAExecutionProvider"
     installation = "pip install 'edgemask[cuda]'"
@@ -120,6 +127,9 @@ class OrtCuda(OrtCpu):
     @classmethod
     def _name(cls, target: str) -> str:
         return f"cuda:{target}"
+
+    def _data(self, model: ModelFile) -> bytes:
+        return model.data
 
     def _providers(self, target: str, *, dynamic: bool) -> list[Any]:
         options = {

@@ -22,6 +22,9 @@ Example: edgemask export model.safetensors -o model.onnx
 Example: edgemask export maskrcnn_resnet50_fpn --weights COCO_V1 \\
              --for-image 480x640 -o coco.onnx"""
 
+# What a verification that held says, by precision.
+_EQUAL = {"fp32": "equal to PyTorch", "fp16": "equal to PyTorch within the tolerances of FP16"}
+
 
 def export(
     model: Annotated[
@@ -46,6 +49,10 @@ def export(
         Literal["portable", "openvino", "tensorrt"],
         typer.Option(help="openvino, tensorrt: files that these read without edgemask."),
     ] = "portable",
+    precision: Annotated[
+        Literal["fp32", "fp16"],
+        typer.Option(help="fp16: half the size; boxes, pooling, NMS and what goes in and out stay in FP32."),
+    ] = "fp32",
     proposals: Annotated[
         str, typer.Option(metavar="N|input", help="Boxes that reach the box head; input: the caller gives them.")
     ] = "rpn",
@@ -79,6 +86,7 @@ def export(
             batch=batch_size,
             spec=spec,
             target=target,
+            precision=precision,
             proposals=rois,
             max_detections=max_detections,
             score_threshold=score_threshold,
@@ -114,9 +122,10 @@ def _show(console: "Console", report: "ExportReport") -> None:
         size=f"{report.bytes / 1e6:.1f} MB, {report.nodes} nodes",
         canvas="dynamic" if spec.canvas is None else "{} x {} (H x W)".format(*spec.canvas),
         batch=spec.batch or "dynamic",
+        precision=spec.precision,
         tasks=", ".join(spec.tasks),
         proposals="given by the caller" if spec.proposals == "input" else None,
         classes=f"{len(spec.class_names)}: {', '.join(spec.class_names[:5])}{' …' * (len(spec.class_names) > 5)}",
-        verified="not asked for" if verification is None else "equal to PyTorch",
+        verified="not asked for" if verification is None else _EQUAL[spec.precision],
         time=f"{report.seconds:.1f} s",
     )

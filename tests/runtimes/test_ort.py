@@ -7,12 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from half_graph import HALF, float_proto, half_file, types_of
 from toy_model import SPEC, toy_proto, write_toy
 
 import edgemask
 from edgemask.errors import DeviceUnavailable, EdgemaskError, ModelFileError, OutOfMemory
+from edgemask.export.half import compute_in_half
 from edgemask.runtimes import ModelFile, ort, read_model, write_model
 from edgemask.runtimes.ort import OrtCpu, OrtCuda
 from edgemask.runtimes.runtime import failure, thread_count
@@ -59,6 +62,18 @@ def test_cpu_is_opened_without_any_fallback(model: ModelFile, session: type[Sess
     assert session.opened.providers == ["CPUExecutionProvider"]
     assert session.opened.others == {"enable_fallback": 0}
     assert session.opened.options.intra_op_num_threads == thread_count()
+
+
+def test_cuda_is_opened_on_a_file_in_float16_as_it_is(session: type[Session], monkeypatch: pytest.MonkeyPatch) -> None:
+    proto = float_proto()
+    compute_in_half(proto)
+    half = half_file(proto)
+    OrtCpu(half, "")
+    types = types_of(onnx.ModelProto.FromString(session.opened.data)).values()
+    assert HALF not in types, "the CPU provider would put casts around every node"
+    monkeypatch.setattr(session, "providers", ("CUDAExecutionProvider", "CPUExecutionProvider"))
+    OrtCuda(half, "0")
+    assert session.opened.data is half.data
 
 
 def test_threads_are_those_that_this_process_may_use(
