@@ -26,6 +26,7 @@ COMMANDS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: i
 OWN = {
     "export": {"output", "as_json", "classes", "for_image"},
     "validate": {"report", "as_json", "max_drop", "min_matched", "min_mask_iou", "max_latency_ratio", "max_size"},
+    "quantize": {"list_recipes", "as_json"},
     "predict": {"images", "output", "score", "coco", "annotations", "proposals", "as_json"},
     "inspect": {"as_json"},
     "bench": {"device", "as_json"},  # the function takes a list of devices
@@ -42,6 +43,7 @@ def parameters_behind(command: str) -> set[str]:
     from edgemask.demo import run_demo
     from edgemask.export import export_onnx
     from edgemask.inspection import inspect_model
+    from edgemask.quantization import quantize
     from edgemask.scenes import write_scenes
     from edgemask.training import TrainingPlan, train
     from edgemask.validation import validate
@@ -49,6 +51,7 @@ def parameters_behind(command: str) -> set[str]:
     functions: dict[str, tuple[Callable[..., Any], ...]] = {
         "export": (load_model, export_onnx),
         "validate": (validate,),
+        "quantize": (quantize,),
         "predict": (edgemask.load,),
         "inspect": (inspect_model,),
         "bench": (bench,),
@@ -73,7 +76,7 @@ def test_options_are_the_parameters_of_the_function(command: str) -> None:
     assert names - OWN[command] <= parameters_behind(command)
     for parameter in COMMANDS[command].params:
         if parameter.param_type_name == "option":
-            word = {"as_json": "json"}.get(parameter.name, parameter.name)
+            word = {"as_json": "json", "list_recipes": "list"}.get(parameter.name, parameter.name)
             assert f"--{word.replace('_', '-')}" in parameter.opts
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from edgemask import __version__
-from edgemask.cli import bench, demo, export, inspect, predict, scenes, train, validate
+from edgemask.cli import bench, demo, export, inspect, predict, quantize, scenes, train, validate
 
 app = typer.Typer(
     name="edgemask",
@@ -18,6 +18,7 @@ app = typer.Typer(
 
 app.command(epilog=demo.EXAMPLE)(demo.demo)
 app.command(epilog=export.EXAMPLE)(export.export)
+app.command(epilog=quantize.EXAMPLE)(quantize.quantize)
 app.command(epilog=validate.EXAMPLE)(validate.validate)
 app.command(epilog=predict.EXAMPLE)(predict.predict)
 app.command(epilog=inspect.EXAMPLE)(inspect.inspect)

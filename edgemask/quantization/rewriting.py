@@ -68,9 +68,10 @@ def rewrite(
     readers = _readers(proto.graph)
     known = dict(ranges)
     # The quantizer asks for the range of what a Relu clips even where it does away with the Relu.
-    known |= {name: ranges[after] for name in readers if (after := _clipped(name, readers)) in ranges}
+    clipped = ((name, _clipped(name, readers)) for name in readers)
+    known |= {name: ranges[after] for name, after in clipped if after is not None and after in ranges}
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in known.items()}
-    options = {"ActivationSymmetric": recipe.symmetric, "WeightSymmetric": True}
+    options: dict[str, Any] = {"ActivationSymmetric": recipe.symmetric, "WeightSymmetric": True}
     if recipe.symmetric:  # as TensorRT wants it: inputs of layers only, and biases as they are
         options |= {"OpTypesToExcludeOutputQuantization": list(OPERATORS), "QuantizeBias": False}
     with _quiet():
@@ -88,10 +89,10 @@ def rewrite(
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
-    proto = quantizer.model.model
-    proto.producer_name, proto.producer_version = model.proto.producer_name, model.proto.producer_version
-    _restore_names(proto.graph)
-    return proto
+    made: onnx.ModelProto = quantizer.model.model
+    made.producer_name, made.producer_version = model.proto.producer_name, model.proto.producer_version
+    _restore_names(made.graph)
+    return made
 
 
 def ops_of(spec: ModelSpec, proto: onnx.ModelProto) -> tuple[dict[str, Any], ...] | None:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from quantization.pictures import noise, smooth, written
+from pictures import noise, smooth, written
 from toy_model import SPEC, busy_proto
 
 from edgemask.canvas import place_on_canvas

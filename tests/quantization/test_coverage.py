@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pictures import noise, smooth, written
 from PIL import Image
-from quantization.pictures import noise, smooth, written
 
 from edgemask.detections import Detections
 from edgemask.errors import CalibrationError
