@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ from edgemask.datasets import CocoDataset, Sample, augmentation, read_annotation
 from edgemask.description import spec_of
 from edgemask.errors import DatasetError, ModelFileError, OutputError, UsageError
 from edgemask.evaluation import CocoMetrics, coco_metrics
+from edgemask.fake_quantization import FakeQuantization, quantized_layers
 from edgemask.files import creating
 from edgemask.loading import batches
+from edgemask.mixed_precision import keep_boxes_exact
 from edgemask.models import build, parameter_count, prediction_device
 from edgemask.progress import progress
 from edgemask.reference import ReferenceDetector
@@ -43,6 +44,7 @@ class TrainingPlan:
         crop_share: range of a crop's share of the image's area.
         flips: flip upside down too.
         amp: compute in bfloat16 where that is safe.
+        quantize: fine-tune for INT8, as `fake_quantization` does it.
         average: decay of the moving average of weights that is evaluated and stored.
         half: store the weights as float16.
         seed: of weights, order, augmentation and sampling.
@@ -59,6 +61,7 @@ class TrainingPlan:
     crop_share: tuple[float, float] = (0.15, 0.7)
     flips: bool = False
     amp: bool = False
+    quantize: bool = False
     average: float = 0.998
     half: bool = False
     seed: int = 0
@@ -70,6 +73,8 @@ class TrainingPlan:
         low, high = self.crop_share
         if not 0 < low <= high <= 1:
             raise UsageError(f"crop_share is {low} to {high}", "give two shares of an image's area, such as 0.15 0.7")
+        if self.quantize and self.amp:
+            raise UsageError("quantize with amp: bfloat16 is as coarse as the INT8 to train for", "leave out --amp")
 
 
 _PLAN_CHECKS = {
@@ -86,10 +91,11 @@ _PLAN_CHECKS = {
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """What came of training: where the checkpoint is, how long it took, and its COCO metrics per task."""
+    """What came of training: the FP32 checkpoint, layers trained for INT8, time taken, and COCO metrics per task."""
 
     checkpoint: str
     parameters: int
+    quantized_layers: int
     steps: int
     seconds: float
     loss: float
@@ -128,6 +134,9 @@ def train(
     output = Path(output)
     if not output.parent.is_dir():
         raise OutputError(f"cannot write {output}: there is no folder {output.parent}", "make it first")
+    if plan.quantize and weights is None:
+        remedy = "train without it first, then give that checkpoint as --weights"
+        raise UsageError("--quantize fine-tunes a trained model, and there are no weights to start from", remedy)
     if (val_images is None) != (val_annotations is None):
         raise UsageError("validation needs both images and annotations", "give --val-images and --val-annotations")
     found = read_annotations(annotations)
@@ -155,7 +164,8 @@ def train(
     if val_images is not None and val_annotations is not None:
         metrics = evaluate(output, val_images, val_annotations)
     state_path.unlink(missing_ok=True)
-    return TrainingReport(str(output), parameter_count(average), steps, seconds, loss, metrics)
+    rounded = len(quantized_layers(average)) if plan.quantize else 0
+    return TrainingReport(str(output), parameter_count(average), rounded, steps, seconds, loss, metrics)
 
 
 def evaluate(checkpoint: str | Path, images: str | Path, annotations: str | Path) -> dict[str, CocoMetrics]:
@@ -202,11 +212,14 @@ def _fit(
     decay = get_ema_multi_avg_fn(plan.average)  # type: ignore[no-untyped-call]
     average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
     if plan.amp:
-        _keep_boxes_exact(model)
+        keep_boxes_exact(model)
     optimizer = torch.optim.AdamW(_parameter_groups(model, plan.weight_decay), lr=plan.learning_rate)
     total = plan.epochs * math.ceil(len(dataset) / plan.batch_size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total, plan.warmup_steps))
     parts = {"model": model, "average": average, "optimizer": optimizer, "scheduler": scheduler}
+    quantization = FakeQuantization(model, total) if plan.quantize else None  # hooks the model: copied before that
+    if quantization is not None:
+        parts["quantization"] = quantization
     first, mean_loss, random = _restore(state_path, parts, plan)
     augment = augmentation(crop=plan.crop, crop_share=plan.crop_share, flips=plan.flips)
     samples = batches(
@@ -215,7 +228,7 @@ def _fit(
     if random is not None:
         torch.set_rng_state(random)  # after the loader was made, which takes a random number
     for step, batch in enumerate(progress(samples, "train", total, first), first):
-        loss = _step(model, batch, optimizer, device, amp=plan.amp)
+        loss = _step(model, batch, optimizer, device, amp=plan.amp, quantization=quantization)
         if not math.isfinite(loss):
             raise UsageError(f"the loss became {loss} in step {step}", "lower --learning-rate")
         scheduler.step()
@@ -228,37 +241,24 @@ def _fit(
 
 
 def _step(
-    model: GeneralizedRCNN, batch: list[Sample], optimizer: torch.optim.Optimizer, device: torch.device, *, amp: bool
+    model: GeneralizedRCNN,
+    batch: list[Sample],
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    *,
+    amp: bool,
+    quantization: FakeQuantization | None,
 ) -> float:
     images = [image.to(device, non_blocking=True) for image, _ in batch]
     targets = [{name: value.to(device, non_blocking=True) for name, value in target.items()} for _, target in batch]
     with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-        losses: dict[str, torch.Tensor] = model(images, targets)
+        losses: dict[str, torch.Tensor] = (quantization or model)(images, targets)
         loss = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
     optimizer.step()
     return loss.item()
-
-
-def _keep_boxes_exact(model: GeneralizedRCNN) -> None:
-    """Makes backbone and heads give float32.
-
-    torchvision lays anchors in the dtype of the feature maps and computes boxes and their targets in that of the
-    deltas, where bfloat16 would round coordinates above 256 to even pixels.
-    """
-    heads = (model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor)
-    for part in filter(None, (model.backbone, *heads)):
-        part.register_forward_hook(lambda _module, _inputs, output: _as_float(output))
-
-
-def _as_float(output: Any) -> Any:
-    if isinstance(output, torch.Tensor):
-        return output.float()
-    if isinstance(output, dict):
-        return OrderedDict((name, _as_float(entry)) for name, entry in output.items())
-    return type(output)(_as_float(entry) for entry in output)
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

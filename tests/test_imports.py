@@ -18,7 +18,8 @@ LAYERS = [
     "errors checks files progress environment spec detections semantic images canvas masks keypoints proposals ops "
     "parity runs stage_record scenes",
     "drawing map_drawing",
-    "evaluation models description datasets loading checkpoints reference semantic_reference reference_stages training",
+    "evaluation models description datasets loading checkpoints reference semantic_reference reference_stages "
+    "fake_quantization mixed_precision training",
     "runtimes",
     "divergence optest",
     "export validation quantization benchmark doctor inspection tensorrt report",
@@ -34,6 +35,7 @@ AT_TOP = {
     **dict.fromkeys(["cli", "demo", "report"], COMMAND_LINE),
     **dict.fromkeys(["models", "description", "checkpoints", "reference", "semantic_reference"], PYTORCH),
     **dict.fromkeys(["reference_stages", "datasets", "loading", "training"], PYTORCH),
+    **dict.fromkeys(["fake_quantization", "mixed_precision"], PYTORCH),
     **dict.fromkeys(["runtimes", "quantization"], LIGHT | {"onnx"}),
     "export": PYTORCH | {"onnx", "onnxscript"},
 }

@@ -14,10 +14,12 @@ from narrow import ARGUMENTS, BUILDER, narrow_model
 from test_files import full_disk
 
 from edgemask import training
-from edgemask.checkpoints import TRAINING_KEY, load_checkpoint, save_checkpoint
+from edgemask.checkpoints import TRAINING_KEY, load_checkpoint, read_state, save_checkpoint
 from edgemask.datasets import CocoDataset, read_annotations
 from edgemask.description import spec_of
 from edgemask.errors import DatasetError, EdgemaskError, ImageError, ModelFileError, OutputError, UsageError
+from edgemask.fake_quantization import quantized_layers
+from edgemask.mixed_precision import keep_boxes_exact
 from edgemask.scenes import CLASS_NAMES, write_scenes
 from edgemask.training import TrainingPlan, evaluate, train
 
@@ -95,29 +97,44 @@ def test_training_changes_weights_and_lowers_the_loss(run: Callable[..., trainin
     assert not torch.equal(first[name], weights_of(more.checkpoint)[name])
 
 
-@pytest.mark.parametrize("settings", [{}, {"crop": 48, "flips": True, "amp": True, "half": True}], ids=["plain", "all"])
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights to start from."""
+    path = tmp_path_factory.mktemp("start") / "start.safetensors"
+    model = narrow_model(6, seed=9)
+    save_checkpoint(path, model, spec_of(model))
+    return path
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"crop": 48, "flips": True, "amp": True, "half": True}, {"quantize": True}],
+    ids=["plain", "all", "quantized"],
+)
 @pytest.mark.parametrize("killed_in", [2, 3, 5])
 def test_a_killed_run_ends_with_the_same_weights(
     run: Callable[..., training.TrainingReport],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
+    start: Path,
     settings: dict[str, Any],
     killed_in: int,
 ) -> None:
     monkeypatch.setattr(training, "SAVE_EVERY", 2)
     plan = TrainingPlan(**SETTINGS | settings)
-    whole = run(plan, output=tmp_path / "whole.safetensors")
+    weights = start if plan.quantize else None
+    whole = run(plan, output=tmp_path / "whole.safetensors", weights=weights)
     with monkeypatch.context() as patch:
         kill_in_step(patch, killed_in)
         with pytest.raises(KeyboardInterrupt):
-            run(plan)
+            run(plan, weights=weights)
     assert (tmp_path / "model.safetensors.state").exists()
     assert not (tmp_path / "model.safetensors").exists()
     steps = []
     with monkeypatch.context() as patch:
         real = training._step
         patch.setattr(training, "_step", lambda *a, **o: steps.append(1) or real(*a, **o))
-        resumed = run(plan)
+        resumed = run(plan, weights=weights)
     assert len(steps) == STEPS - killed_in // 2 * 2, "it went on where it was saved, and did not start anew"
     assert resumed.loss == whole.loss
     expected, found = weights_of(whole.checkpoint), weights_of(resumed.checkpoint)
@@ -196,14 +213,30 @@ def test_crops_do_not_change_the_size_of_the_model(run: Callable[..., training.T
     assert (model.transform.min_size, model.transform.max_size) == ((96,), 192)
 
 
-def test_starts_from_weights(run: Callable[..., training.TrainingReport], tmp_path: Path) -> None:
-    model = narrow_model(6, seed=9)
-    save_checkpoint(tmp_path / "start.safetensors", model, spec_of(model))
-    settings = SETTINGS | {"learning_rate": 1e-9, "epochs": 1, "arguments": ARGUMENTS}
-    report = run(TrainingPlan(**settings), weights=tmp_path / "start.safetensors")
+@pytest.mark.parametrize("quantize", [False, True])
+def test_starts_from_weights(run: Callable[..., training.TrainingReport], start: Path, *, quantize: bool) -> None:
+    """With quantization, too, it is the weights before their rounding that are trained and stored."""
+    settings = SETTINGS | {"learning_rate": 1e-9, "epochs": 1, "arguments": ARGUMENTS, "quantize": quantize}
+    report = run(TrainingPlan(**settings), weights=start)
     found = weights_of(report.checkpoint)
-    for name, value in model.named_parameters():
+    for name, value in narrow_model(6, seed=9).named_parameters():
         torch.testing.assert_close(found[name], value.detach(), atol=1e-6, rtol=1e-6)
+
+
+def test_training_for_int8(run: Callable[..., training.TrainingReport], start: Path, tmp_path: Path) -> None:
+    plain = run(weights=start, output=tmp_path / "plain.safetensors")
+    quantized = run(TrainingPlan(**SETTINGS | {"quantize": True}), weights=start)
+    assert plain.quantized_layers == 0
+    assert quantized.quantized_layers == len(quantized_layers(narrow_model(6))) > 30
+    assert quantized.loss != plain.loss
+    first, found = read_state(start), weights_of(quantized.checkpoint)
+    statistics = [name for name in first if "running" in name]
+    assert statistics
+    assert all(torch.equal(found[name], first[name]) for name in statistics)
+    assert not torch.equal(found["backbone.body.stem.0.0.weight"], first["backbone.body.stem.0.0.weight"])
+    with safetensors.safe_open(quantized.checkpoint, "pt") as file:
+        assert set(file.keys()) == set(first), "an ordinary checkpoint"
+        assert json.loads(file.metadata()[TRAINING_KEY])["plan"]["quantize"] is True
 
 
 def test_starts_from_no_other_architecture(run: Callable[..., training.TrainingReport], tmp_path: Path) -> None:
@@ -228,7 +261,7 @@ def test_bfloat16_keeps_boxes_exact() -> None:
     model = narrow_model(4).train()
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = model.backbone(image)
-    training._keep_boxes_exact(model)
+    keep_boxes_exact(model)
     with torch.autocast("cpu", torch.bfloat16):
         assert model.backbone.body.stem(image).dtype == torch.bfloat16
         features = model.backbone(image)
@@ -241,8 +274,8 @@ def test_bfloat16_keeps_boxes_exact() -> None:
 
 
 def test_bfloat16_trains_alike(run: Callable[..., training.TrainingReport], monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, keep = [], training._keep_boxes_exact
-    monkeypatch.setattr(training, "_keep_boxes_exact", lambda model: kept.append(keep(model)))
+    kept: list[None] = []
+    monkeypatch.setattr(training, "keep_boxes_exact", lambda model: kept.append(keep_boxes_exact(model)))
     exact = run(TrainingPlan(**SETTINGS | {"epochs": 1}))
     assert not kept
     coarse = run(TrainingPlan(**SETTINGS | {"epochs": 1, "amp": True}))
@@ -262,7 +295,7 @@ def with_names(annotations: Path, path: Path, *names: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("which", ["images", "annotations", "both missing", "classes", "folder", "sizes"])
+@pytest.mark.parametrize("which", ["images", "annotations", "both missing", "classes", "folder", "sizes", "no weights"])
 def test_mistakes_are_found_before_the_first_step(
     run: Callable[..., training.TrainingReport],
     monkeypatch: pytest.MonkeyPatch,
@@ -279,6 +312,7 @@ def test_mistakes_are_found_before_the_first_step(
         "both missing": (DatasetError, "nowhere", {"val_images": images, "val_annotations": tmp_path / "nowhere"}),
         "classes": (DatasetError, r"renamed\.json has the classes", {"val_images": images, "val_annotations": renamed}),
         "folder": (OutputError, "no folder .*nowhere", {"output": tmp_path / "nowhere" / "model.safetensors"}),
+        "no weights": (UsageError, "no weights to start from", {"plan": TrainingPlan(quantize=True)}),
         "sizes": (UsageError, "min_size", {"plan": TrainingPlan(arguments=ARGUMENTS | {"min_size": 0})}),
     }[which]
     with pytest.raises(error, match=shown):
@@ -354,6 +388,12 @@ def test_evaluation_needs_the_classes_of_the_model(
 def test_a_plan_that_cannot_be_meant(setting: str, value: Any) -> None:
     with pytest.raises(UsageError, match=setting):
         TrainingPlan(**{setting: value})
+
+
+def test_bfloat16_is_too_coarse_to_train_for_int8() -> None:
+    with pytest.raises(UsageError, match="bfloat16 is as coarse") as caught:
+        TrainingPlan(quantize=True, amp=True)
+    assert caught.value.remedy == "leave out --amp"
 
 
 def test_learning_rate_over_a_run() -> None:

@@ -48,6 +48,7 @@ def train(
     ] = (0.15, 0.7),
     flips: Annotated[bool, typer.Option("--flips", help="Flip upside down too.")] = False,
     amp: Annotated[bool, typer.Option("--amp", help="Compute in bfloat16.")] = False,
+    quantize: Annotated[bool, typer.Option("--quantize", help="Fine-tune --weights for INT8.")] = False,
     average: Annotated[float, typer.Option(metavar="R", help="Decay of the moving average that is stored.")] = 0.998,
     half: Annotated[bool, typer.Option("--half", help="Store weights as float16.")] = False,
     seed: Annotated[int, typer.Option(metavar="S", help="Of weights, order and crops.")] = 0,
@@ -74,6 +75,7 @@ def train(
             crop_share=crop_share,
             flips=flips,
             amp=amp,
+            quantize=quantize,
             average=average,
             half=half,
             seed=seed,
@@ -120,6 +122,7 @@ def _show(console: "Console", report: "TrainingReport") -> None:
         steps=report.steps,
         time=f"{report.seconds / 60:.1f} min",
         loss=f"{report.loss:.4f}",
+        trained_for=f"INT8, in {report.quantized_layers} layers" if report.quantized_layers else None,
     )
     if report.metrics is not None:
         console.print()
