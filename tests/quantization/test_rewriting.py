@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,33 @@ def test_symmetric_activations_suit_tensorrt(
             assert source[node.input[0]].op_type == "DequantizeLinear"
     expected, found = (values(graph, ["box_head"], model, tmp_path)["box_head"] for graph in (model.proto, proto))
     assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_weights_of_other_layers_take_half_the_room(
+    model: ModelFile, ranges: dict[str, tuple[float, float]], tmp_path: Path
+) -> None:
+    proto = rewrite(model, layers_by(model, "backbone/3/Conv"), ranges, MINMAX)
+    held, before, source = constants(proto), constants(model.proto), sources(proto)
+    for node in nodes(proto, "Conv"):
+        if before[weight_of(model, node.name)].size >= 1024 and node.name != "backbone/3/Conv":
+            cast = source[node.input[1]]
+            assert cast.op_type == "Cast"
+            assert held[cast.input[0]].dtype == np.float16
+            np.testing.assert_allclose(held[cast.input[0]], before[cast.input[0]], rtol=2**-11, atol=1e-7)
+    assert held["bbox_pred"].dtype == np.float16
+    assert held["cls_logits"].dtype == np.float32  # too small to be worth a node
+    assert sum(node.input[0] == "rpn" for node in nodes(proto, "Cast")) == 1  # one for the three levels
+    onnx.checker.check_model(proto, full_check=True)
+    huge = onnx.ModelProto()
+    huge.CopyFrom(model.proto)
+    (weight,) = (tensor for tensor in huge.graph.initializer if tensor.name == "bbox_pred")
+    weight.CopyFrom(numpy_helper.from_array(np.full((12, 16, 3, 3), 1e5, np.float32), "bbox_pred"))
+    kept = rewrite(dataclasses.replace(model, proto=huge), layers_by(model, "backbone/3/Conv"), ranges, MINMAX)
+    assert constants(kept)["bbox_pred"].dtype == np.float32
+
+
+def weight_of(model: ModelFile, name: str) -> str:
+    return next(layer.weight for layer in layers_of(model) if layer.name == name)
 
 
 @pytest.mark.openvino
