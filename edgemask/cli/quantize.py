@@ -141,6 +141,8 @@ def _list(console: "Console", recipes: "Sequence[Recipe]") -> None:
 
 
 def _show(console: "Console", report: "QuantizationReport") -> None:
+    from edgemask.quantization.search import DONE
+
     found, calibration = report.search, report.calibration
     share = found.bytes / found.fp32_bytes
     facts(
@@ -149,7 +151,7 @@ def _show(console: "Console", report: "QuantizationReport") -> None:
         size=f"{found.bytes / 1e6:.1f} MB, {share:.3f} of {found.fp32_bytes / 1e6:.1f} MB",
         recipe=report.recipe.name,
         calibrated=f"on {calibration.images} images with {calibration.objects} objects",
-        ended=None if found.stopped == "done" else found.stopped,
+        ended=None if found.stopped == DONE else f"at {found.stopped}; --resume goes on",
         time=f"{report.seconds:.0f} s",
     )
     console.print()
@@ -174,7 +176,7 @@ def _stage_rows(report: "QuantizationReport") -> "list[dict[str, object]]":
     rows: list[dict[str, object]] = []
     for group in report.search.groups:
         row: dict[str, object] = {"layers of": group.name, "INT8": f"{group.quantized} of {group.layers}"}
-        row["saves MB"] = round(group.bytes_saved / 1e6, 2)
+        row["saves MB"] = round(group.bytes_saved / 1e6, 2) if group.latency else None
         for compared in group.latency:
             own, other = compared.milliseconds
             row[f"saves ms, {compared.device}"] = round(other - own, 2)

@@ -21,7 +21,7 @@ from edgemask.quantization.ranges import Range, clipped_share, value_range
 from edgemask.quantization.recipes import Recipe, recipe_named
 from edgemask.quantization.records import QuantizationReport, StageQuantization, spec_record
 from edgemask.quantization.rewriting import ops_of, rewrite, tensors_to_calibrate
-from edgemask.quantization.search import search
+from edgemask.quantization.search import DONE, search
 from edgemask.quantization.search_laboratory import ModelLaboratory
 from edgemask.quantization.workfolder import WorkFolder
 from edgemask.runs import file_digest
@@ -160,7 +160,8 @@ def quantize(
     )
     if report.passed:
         write_model(candidate.proto, spec, os.fspath(output))
-    work.remove()
+    if found.stopped == DONE:  # at a time limit there is something to go on with
+        work.remove()
     return report
 
 

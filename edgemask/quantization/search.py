@@ -27,6 +27,7 @@ from edgemask.quantization.search_records import (
     shared,
 )
 
+DONE = "done"  # why a search ends that no time limit ends
 SLOWER = 1.03  # times as long, from which on a difference that the rounds agree on is worth the larger file
 # Losses of groups add up, if not exactly: a choice whose groups lose more than this many times the budget one by one
 # is not measured.
@@ -57,7 +58,7 @@ def search(layers: Sequence[Layer], laboratory: Laboratory, *, deadline: float |
         work.leave_out_slow()
         if laboratory.judges:
             work.keep_the_budget()
-        stopped = "done"
+        stopped = DONE
     except _TimeUp:
         stopped = "the time limit"
     return work.outcome(stopped)

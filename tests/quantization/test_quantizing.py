@@ -216,6 +216,18 @@ def test_an_interrupted_run_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert not work.exists()
 
 
+def test_at_the_time_limit_the_best_is_written_and_there_is_something_to_go_on_with(folder: Path) -> None:
+    work = folder / "work"
+    report = quantized(folder, journal=work, time_limit=0)
+    assert report.passed
+    assert report.search.stopped == "the time limit"
+    assert not any(group.latency for group in report.search.groups)
+    again = quantized(folder, journal=work, resume=True)
+    assert again.search.stopped == "done"
+    assert all(group.latency for group in again.search.groups)
+    assert not work.exists()
+
+
 def test_a_calibration_on_other_images_is_not_taken(folder: Path) -> None:
     work = folder / "work"
     first = quantized(folder).calibration.sha256
