@@ -67,17 +67,19 @@ def open_runtime(model: ModelFile, device: str) -> tuple[Runtime, tuple[str, ...
     raise DeviceUnavailable("no device can run this model here:\n" + "\n".join(refusals), "mend one of these")
 
 
-def check_device(device: str) -> None:
-    """Does nothing where a device is there, whatever model it is for; `auto` is known only with a model.
+def check_device(device: str) -> str:
+    """Returns the full name of a device that is there, whatever model it is for; `auto` is known only with a model.
 
     Raises:
         UsageError: no such device.
         DeviceUnavailable: the device is not usable here; says why.
     """
-    if device != "auto":
-        entry = _named(device)
-        if reason := entry.runtime.unavailable(entry.target):
-            raise reason
+    if device == "auto":
+        return device
+    entry = _named(device)
+    if reason := entry.runtime.unavailable(entry.target):
+        raise reason
+    return entry.name
 
 
 def _named(device: str) -> Device:

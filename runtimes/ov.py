@@ -13,7 +13,7 @@ from edgemask.runtimes.runtime import Array, Runtime, failure, thread_count
 class OpenVino(Runtime):
     """OpenVINO; a target is its name of the device: CPU, GPU, NPU.
 
-    Arithmetic is float32, of a file in FP16 with its rounded weights; layers of a file in INT8 are computed in eight bits.
+    Arithmetic is float32, of a file in FP16 with its rounded weights; layers of a file in INT8 are as it says.
     """
 
     @classmethod

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from toy_model import SPEC, toy_proto
 
 from edgemask.runtimes import ModelFile, read_model, write_model
@@ -78,6 +78,27 @@ def layered_proto(spread: float = 1.0) -> onnx.ModelProto:
 def write_layered(path: Path, spread: float = 1.0) -> ModelFile:
     """Writes the model, sealed, and reads it back."""
     write_model(layered_proto(spread), SPEC, path)
+    return read_model(path)
+
+
+def write_padded(path: Path) -> ModelFile:
+    """As `write_layered`, with outputs as TensorRT gets them."""
+    proto = layered_proto()
+    graph = proto.graph
+    (index,) = (value for value in graph.output if value.name == "batch_index")
+    index.CopyFrom(helper.make_tensor_value_info("num_detections", TensorProto.INT64, [1]))
+    graph.node.append(helper.make_node("Shape", ["scores/flat"], ["num_detections"], "nms/Shape"))
+    graph.initializer.append(numpy_helper.from_array(np.array([0]), "first"))
+    for value in graph.output[1:]:
+        (node,) = (node for node in graph.node if value.name in node.output)
+        node.output[0] = f"{value.name}/flat"
+        graph.node.append(
+            helper.make_node("Unsqueeze", [node.output[0], "first"], [value.name], f"nms/{value.name}/Unsqueeze")
+        )
+        value.type.tensor_type.shape.dim.insert(0, onnx.TensorShapeProto.Dimension(dim_value=1))
+    for node in graph.node:
+        node.input[:] = ["scores/flat" if name == "scores" else name for name in node.input]
+    write_model(proto, SPEC.replace(outputs="padded", canvas=(64, 96), max_detections=2, max_proposals=10), path)
     return read_model(path)
 
 

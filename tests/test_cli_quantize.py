@@ -37,7 +37,9 @@ def test_the_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(recipe.name in printed for recipe in RECIPES)
     assert "mask_head/predictor/*" in printed
     assert main(["quantize", "--list", "--json"]) == 0
-    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)] == [recipe.name for recipe in RECIPES]
+    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)["recipes"]] == [
+        recipe.name for recipe in RECIPES
+    ]
 
 
 def test_a_file_is_written_and_told_of(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

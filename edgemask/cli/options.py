@@ -19,6 +19,8 @@ def check_folder(path: Path | None) -> None:
     Raises:
         OutputError: there is no such folder.
     """
+    if path is not None and path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder", "name a file in it")
     if path is not None and not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}", "create it, or name another place")
 

@@ -79,7 +79,7 @@ def quantize(
     if list_recipes:
         with working("quantize", "validate"):
             from edgemask.quantization import RECIPES
-        answer(RECIPES, as_json=as_json, show=lambda console: _list(console, RECIPES))
+        answer({"recipes": RECIPES}, as_json=as_json, show=lambda console: _list(console, RECIPES))
         return
     if model is None or output is None or calibration is None:
         missing = {"MODEL.onnx": model, "--output FILE": output, "--calibration DIR": calibration}

@@ -147,7 +147,8 @@ class Judge:
         notes: on the reference.
     """
 
-    def __init__(self, reference: Side, plan: Plan, devices: Sequence[str]) -> None:
+    def __init__(self, reference: Side, plan: Plan, devices: Sequence[str], kept: Journals) -> None:
+        self._kept = kept
         self.devices = tuple(devices)
         self.annotated = plan.document is not None
         self.images = tuple(image.digest for image in plan.images.usable)
@@ -173,6 +174,10 @@ class Judge:
             failures += [f"{report.model.device}: {failure}" for failure in report.failures]
             broken += len(report.images.broken)
         return Accuracy(kept=tuple(kept), failures=tuple(failures), broken=broken)
+
+    def remove(self) -> None:
+        """Removes what was kept of the reference: the work is done."""
+        self._kept.remove()
 
 
 def open_judge(
@@ -233,12 +238,13 @@ def open_judge(
                 f"{len(plan.images.too_large)} of {len(chosen)} images are too large for the model's canvas",
                 "give smaller ones, or export the model for a larger canvas",
             )
-        kept = Journals(journal, fresh=not resume, stack=stack).side("reference", side, must_keep=True)
+        journals = Journals(journal, fresh=not resume, stack=stack)
+        kept = journals.side("reference", side, must_keep=True)
         if isinstance(kept, JournaledSide):
             for image in progress(plan.images.usable, "reference"):
                 pixels = load_image(image.path)
                 kept.look(image, pixels, kept.propose(image, pixels))
-    return Judge(kept, plan, devices)
+    return Judge(kept, plan, devices, journals)
 
 
 def _kept(report: ValidationReport) -> list[Kept]:

@@ -103,6 +103,20 @@ class Calibration:
     histograms: Mapping[str, Histogram]
     facts: CalibrationFacts
 
+    def refuse_empty(self, model: ModelFile) -> None:
+        """Does nothing where every tensor had values.
+
+        Raises:
+            CalibrationError: some had none on any image: rows of detections, where nothing was found.
+        """
+        empty = {name for name, histogram in self.histograms.items() if histogram.total == 0}
+        stages = {node.name.partition("/")[0] for node in model.proto.graph.node if not empty.isdisjoint(node.output)}
+        if empty:
+            raise CalibrationError(
+                f"no image brought any value to {', '.join(sorted(stages))}: its ranges are unknown",
+                "give images that hold objects",
+            )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the calibration to one .npz file, whole or not at all.
 
@@ -171,7 +185,7 @@ def calibrate(model: ModelFile, tensors: Sequence[str], images: Sequence[Path], 
     if spec.proposals == "input":
         raise CalibrationError(
             "this model takes its proposals from the caller, and images alone do not bring any",
-            'quantize the model as exported with proposals="rpn", or calibrate that one for its ranges',
+            'quantize the model as exported with proposals="rpn"',
         )
     images = [Path(path) for path in images]
     digests = look_at(images)

@@ -21,6 +21,7 @@ from edgemask.runtimes.devices import open_runtime
 from edgemask.runtimes.runtime import Array, Runtime
 from edgemask.spec import ModelSpec
 
+SLOWER = 1.03  # times as long, from which on a difference that the rounds agree on counts
 LEAST_ROUNDS = 6
 MOST_ROUNDS = 30
 ENOUGH_SECONDS = 12.0  # of rounds, from which on the least number of them will do

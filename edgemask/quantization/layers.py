@@ -44,7 +44,7 @@ def layers_of(model: ModelFile) -> tuple[Layer, ...]:
     return tuple(
         _layer(node, shapes)
         for node in model.proto.graph.node
-        if node.op_type in OPERATORS and not node.domain and node.input[1] in shapes
+        if node.op_type in OPERATORS and not node.domain and len(node.input) > 1 and node.input[1] in shapes
     )
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from edgemask.checks import choice, number
 from edgemask.environment import environment
-from edgemask.errors import DeviceUnavailable, ModelFileError, UnsupportedModel, UsageError
+from edgemask.errors import DeviceUnavailable, ModelFileError, OutputError, UnsupportedModel, UsageError
 from edgemask.quantization.accuracy import Judge, open_judge
 from edgemask.quantization.calibration import Calibration
+from edgemask.quantization.coverage import look_at
 from edgemask.quantization.layers import Layer, chosen, layers_of
 from edgemask.quantization.ranges import Range, clipped_share, value_range
 from edgemask.quantization.recipes import Recipe, recipe_named
@@ -99,15 +100,26 @@ def quantize(
         OutputError: the file cannot be written.
     """
     started = time.monotonic()
-    _check_arguments(images, annotations, max_drop, limit, time_limit)
+    _check_output(output, model)
+    if images is None:
+        _refuse_idle(
+            annotations=annotations,
+            reference=reference,
+            weights=weights,
+            max_drop=max_drop,
+            limit=limit,
+            skip_bad_images=skip_bad_images or None,
+        )
+    _check_budget(max_drop, annotations, time_limit)
     plan = _recipe(recipe, target)
-    source = _read_fp32(model)
+    source = _read_fp32(model, target)
     devices = _devices(device)
     wanted = chosen(layers_of(source), plan)
     if not wanted:
-        raise UnsupportedModel(f"recipe {plan.name} quantizes no layer of {model}", "choose another with --recipe")
+        raise UnsupportedModel(f"recipe {plan.name} quantizes no layer of {model}", "choose another recipe")
     pictures = [image.path for image in choose_images(calibration, None, calibration_limit, seed=0)]
     work, budget = WorkFolder(journal, resume=resume), MAX_DROP if max_drop is None else max_drop
+    look_at(pictures)  # before the reference's work on the validation images
     with contextlib.ExitStack() as stack:
         judge = None
         if images is not None:
@@ -126,6 +138,7 @@ def quantize(
                 stack=stack,
             )
         counted = work.calibrate(source, tensors_to_calibrate(source, wanted), pictures, devices[0])
+        counted.refuse_empty(source)
         ranges = {name: value_range(histogram, plan) for name, histogram in counted.histograms.items()}
         make = partial(_candidate, source, ranges, plan)
         laboratory = ModelLaboratory(
@@ -139,14 +152,18 @@ def quantize(
                 recipe=json.dumps(plan.to_dict()),
                 calibration=counted.facts.sha256,
                 devices=", ".join(devices),
+                machine=_machine(),
                 validation=_judged_by(judge, annotations, budget),
             ),
         )
-        found = search(wanted, laboratory, deadline=None if time_limit is None else started + 60 * time_limit)
+        # What is meant for TensorRT is not decided by the times of other runtimes, unless these are named.
+        timed = target == "portable" or device is not None
+        deadline = None if time_limit is None else started + 60 * time_limit
+        found = search(wanted, laboratory, deadline=deadline, timed=timed)
+        if judge is not None and found.stopped == DONE:
+            judge.remove()
     candidate = make(found.layers)
-    spec = candidate.spec
-    if found.layers:
-        spec = spec.replace(quantization=spec_record(plan, found.layers, wanted, counted.facts, found))
+    spec = candidate.spec.replace(quantization=spec_record(plan, found.layers, wanted, counted.facts, found))
     report = QuantizationReport(
         path=os.fspath(output),
         source=os.fspath(model),
@@ -174,13 +191,26 @@ def _judged_by(judge: Judge | None, annotations: StrPath | None, budget: float) 
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _check_arguments(
-    images: object, annotations: object, max_drop: float | None, limit: int | None, time_limit: float | None
-) -> None:
-    if images is None:
-        given = {"annotations": annotations, "max_drop": max_drop, "limit": limit}
-        if names := [name for name, value in given.items() if value is not None]:
-            raise UsageError(f"{names[0]}: there are no validation images", "give them too: --images DIR")
+def _machine() -> str:
+    """What times and sizes depend on: the machine, and the versions of what computes and rewrites."""
+    here = environment(thread_count())
+    return json.dumps([here.processor, here.threads, dict(here.versions)], sort_keys=True)
+
+
+def _check_output(output: StrPath, model: StrPath) -> None:
+    if os.path.isdir(output):
+        raise OutputError(f"cannot write {output}: it is a folder", "name a file in it")
+    if os.path.realpath(output) == os.path.realpath(model):
+        raise UsageError(f"{output} is the model itself", "name another file: the FP32 one is needed again")
+
+
+def _refuse_idle(**options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{name}: there are no validation images", "give them too: --images DIR")
+
+
+def _check_budget(max_drop: float | None, annotations: StrPath | None, time_limit: float | None) -> None:
     if max_drop is not None and annotations is None:
         raise UsageError("max_drop: AP is measured against annotations only", "give them too: --annotations FILE")
     if time_limit is not None:
@@ -193,12 +223,22 @@ def _recipe(recipe: str | Recipe, target: str) -> Recipe:
     return plan.replace(symmetric=True) if target == "tensorrt" else plan
 
 
-def _read_fp32(path: StrPath) -> ModelFile:
+def _read_fp32(path: StrPath, target: str) -> ModelFile:
     model = read_model(os.fspath(path))
     if model.spec.precision != "fp32":
         raise ModelFileError(
             f"{path} is in {model.spec.precision.upper()} already", "quantize the FP32 file that it was made from"
         )
+    if model.spec.proposals == "input":
+        raise UnsupportedModel(
+            f"{path} takes its proposals from the caller, and images alone do not bring any",
+            'quantize the model as exported with proposals="rpn"',
+        )
+    if target == "tensorrt" and model.spec.outputs == "flat" and "semantic" not in model.spec.tasks:
+        raise UsageError(f"{path} was not exported for TensorRT", "edgemask export --target tensorrt gives such a file")
+    names = Counter(layer.name for layer in layers_of(model))
+    if any(not name or count > 1 for name, count in names.items()) or not all(x.weights for x in layers_of(model)):
+        raise ModelFileError(f"{path} has layers without a name, or without weights", "export the model again")
     return model
 
 
@@ -208,15 +248,13 @@ def _devices(device: str | Sequence[str] | None) -> tuple[str, ...]:
         if not there:
             raise DeviceUnavailable("neither ONNX Runtime nor OpenVINO is here", "pip install 'edgemask[cpu]'")
         return there
-    devices = tuple(dict.fromkeys([device] if isinstance(device, str) else device))
+    devices = [device] if isinstance(device, str) else list(device)
     if not devices or "auto" in devices:
         raise UsageError(
             f"device: expected the names of devices, got {', '.join(devices) or 'none'}",
             "a file is timed where it is meant to run: name that device",
         )
-    for name in devices:
-        check_device(name)
-    return devices
+    return tuple(dict.fromkeys(check_device(name) for name in devices))
 
 
 def _is_there(device: str) -> bool:
@@ -243,9 +281,10 @@ def _stages(
 ) -> Iterator[StageQuantization]:
     quantized = {layer.name for layer in layers}
     clipped: dict[str, float] = defaultdict(float)
+    rounded = set(tensors_to_calibrate(model, layers))
     for node in model.proto.graph.node:
         for name in node.output:
-            if name in ranges:
+            if name in rounded:
                 stage = node.name.partition("/")[0]
                 clipped[stage] = max(clipped[stage], clipped_share(calibration.histograms[name], *ranges[name]))
     stages = Counter(layer.stage for layer in layers_of(model))

@@ -1,5 +1,6 @@
 """What `quantize` did: the record behind the command's answer, and what of it travels inside the file."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from edgemask.environment import Environment
 from edgemask.errors import ParityError
 from edgemask.quantization.accuracy import Accuracy
 from edgemask.quantization.calibration import CalibrationFacts
+from edgemask.quantization.latency import SLOWER, clear_ratio
 from edgemask.quantization.layers import Layer
 from edgemask.quantization.recipes import Recipe
 from edgemask.quantization.search_records import Search
@@ -62,14 +64,14 @@ class QuantizationReport:
 
     @property
     def passed(self) -> bool:
-        """Whether anything was worth quantizing, and the budget, if there was one, holds."""
+        """Whether the file is not slower than FP32 on the devices together, and keeps the budget, if there was one."""
         return not self.failures
 
     @property
     def failures(self) -> tuple[str, ...]:
         """Why there is no file, in sentences."""
-        if not self.search.layers:
-            return ("no layer is faster in INT8 here",)
+        if self.search.timed and (times := clear_ratio(self.search.latency)) > SLOWER:
+            return (f"INT8 takes {times:.2f} times as long as FP32 here",)
         if self.search.passed is False and self.search.accuracy is not None:
             return self.search.accuracy.failures
         return ("the time was up before any accuracy was measured",) if self.search.passed is False else ()
@@ -114,6 +116,10 @@ def spec_record(
     }
 
 
-def _accuracy(accuracy: Accuracy) -> Mapping[str, float]:
-    record = {f"FP32 {kept.what}": round(kept.reference, _DIGITS) for kept in accuracy.kept}
-    return record | {f"{kept.device} {kept.what}": round(kept.own, _DIGITS) for kept in accuracy.kept}
+def _accuracy(accuracy: Accuracy) -> Mapping[str, float | None]:
+    record = {f"FP32 {kept.what}": _rounded(kept.reference) for kept in accuracy.kept}
+    return record | {f"{kept.device} {kept.what}": _rounded(kept.own) for kept in accuracy.kept}
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, _DIGITS)

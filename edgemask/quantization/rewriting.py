@@ -60,7 +60,7 @@ def rewrite(
     Returns:
         The graph, as QDQ; all tensors that stages and custom ops are known by keep their names. Layers that share their
         weights with a quantized one have them rounded, even where they compute in FP32; the weights of all others are
-        stored as FP16, which takes half the room and rounds by 2^-11 of a weight at most.
+        stored as FP16 where activations are not symmetric, which takes half the room.
     """
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
@@ -94,9 +94,12 @@ def rewrite(
         quantizer.quantize_model()
         quantizer.model.topological_sort()
     made: onnx.ModelProto = quantizer.model.model
+    del made.metadata_props[:]  # the quantizer leaves a mark of its own
+    made.metadata_props.extend(model.proto.metadata_props)
     made.producer_name, made.producer_version = model.proto.producer_name, model.proto.producer_version
     _restore_names(made.graph)
-    _halve_weights(made.graph)
+    if not recipe.symmetric:  # nobody has seen TensorRT take weights out of a cast
+        _halve_weights(made.graph)
     return made
 
 
@@ -110,12 +113,13 @@ def ops_of(spec: ModelSpec, proto: onnx.ModelProto) -> tuple[dict[str, Any], ...
 
 def _between(graph: onnx.GraphProto, layers: Collection[str]) -> set[str]:
     """Names of the nodes between quantized layers: what they take is quantized, and what they give is needed so."""
-    constants = {tensor.name for tensor in graph.initializer}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     quantized = {name for node in graph.node if node.name in layers for name in node.output}
     behind = []
     for node in graph.node:
         data = [name for name in _data(node) if name not in constants]
-        if node.op_type in _PASSIVE and not node.domain and data and quantized.issuperset(data):
+        passive = node.op_type in _PASSIVE and not node.domain and _holds_zero(node, constants)
+        if passive and data and quantized.issuperset(data):
             quantized.update(node.output)
             behind.append(node)
     needed = {node.input[0] for node in graph.node if node.name in layers}
@@ -127,6 +131,22 @@ def _between(graph: onnx.GraphProto, layers: Collection[str]) -> set[str]:
         between.add(node.name)
         needed.update(_data(node))
     return between
+
+
+def _holds_zero(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether 0 passes a node that clips: the range of a quantized tensor holds it, and takes the place of the Clip."""
+    if node.op_type != "Clip":
+        return True
+    bounds = [name for name in node.input[1:] if name]
+    if not all(name in constants for name in bounds):
+        return False
+    low, high = (
+        float(numpy_helper.to_array(constants[node.input[place]]))
+        if len(node.input) > place and node.input[place]
+        else 0.0
+        for place in (1, 2)
+    )
+    return low <= 0 <= high
 
 
 def _data(node: onnx.NodeProto) -> list[str]:
@@ -167,16 +187,22 @@ def _quiet() -> Iterator[None]:
 def _restore_names(graph: onnx.GraphProto) -> None:
     """Gives every tensor its name back where it is read, and each new node one that begins with its stage."""
     tensors = {tensor.name for tensor in graph.initializer}
-    sources = {node.output[0]: node for node in graph.node}
-    readers = _readers(graph)
+    outputs = {value.name for value in graph.output}
+    readers, paths = _readers(graph), _paths(graph)
     renamed: dict[str, str] = {}
     for node in graph.node:
         if node.op_type == "QuantizeLinear" and node.input[0] not in tensors:
             name = node.input[0]
-            renamed[name] = name + _EXACT
             (back,) = readers[node.output[0]]
+            path = paths.get(name) or f"{readers[back.output[0]][0].name}/input"
+            node.name, back.name = (f"{path}/{word}" for word in ("Quantize", "Dequantize"))
+            if name not in paths:  # an input of the graph, which cannot be called otherwise
+                continue
+            if back.output[0] in outputs:  # the quantizer has renamed what comes before it already
+                renamed[name] = back.output[0] + _EXACT
+                continue
+            renamed[name] = name + _EXACT
             renamed[back.output[0]] = name
-            node.name, back.name = (f"{sources[name].name}/{word}" for word in ("Quantize", "Dequantize"))
         elif node.op_type == "DequantizeLinear" and node.input[0] in tensors:
             layer = readers[node.output[0]][0]
             node.name = f"{layer.name}/{'weight' if layer.input[1] == node.output[0] else 'bias'}/Dequantize"
@@ -189,6 +215,15 @@ def _restore_names(graph: onnx.GraphProto) -> None:
             graph.value_info[-1].name = renamed[value.name]
 
 
+def _paths(graph: onnx.GraphProto) -> dict[str, str]:
+    """A name for each tensor by the node that gives it; with its place where the node gives several."""
+    return {
+        name: node.name if len(node.output) == 1 else f"{node.name}/{place}"
+        for node in graph.node
+        for place, name in enumerate(node.output)
+    }
+
+
 def _halve_weights(graph: onnx.GraphProto) -> None:
     """Stores what is left of weights in FP32 as FP16, behind a cast that runtimes compute once, as they open a file."""
     weights = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
@@ -198,7 +233,7 @@ def _halve_weights(graph: onnx.GraphProto) -> None:
         if not layers or any(node.op_type not in OPERATORS or node.input[1] != name for node in layers):
             continue
         values = numpy_helper.to_array(tensor)
-        if values.size < _WORTH_A_CAST or np.abs(values).max() > np.finfo(np.float16).max:
+        if values.size < _WORTH_A_CAST or not np.abs(values).max() <= np.finfo(np.float16).max:
             continue
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name))
         casts.append(helper.make_node("Cast", [name], [name + _CAST], f"{layers[0].name}/weight/Cast", to=1))

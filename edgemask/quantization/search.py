@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from edgemask.errors import UsageError
+from edgemask.progress import progress
 from edgemask.quantization.accuracy import Accuracy
-from edgemask.quantization.latency import Comparison, clear_ratio
+from edgemask.quantization.latency import SLOWER, Comparison, clear_ratio
 from edgemask.quantization.layers import Layer
 from edgemask.quantization.search_records import (
     GroupFinding,
@@ -28,7 +29,6 @@ from edgemask.quantization.search_records import (
 )
 
 DONE = "done"  # why a search ends that no time limit ends
-SLOWER = 1.03  # times as long, from which on a difference that the rounds agree on is worth the larger file
 # Losses of groups add up, if not exactly: a choice whose groups lose more than this many times the budget one by one
 # is not measured.
 HOPELESS = 2.0
@@ -38,7 +38,9 @@ class _TimeUp(Exception):
     """The deadline is reached."""
 
 
-def search(layers: Sequence[Layer], laboratory: Laboratory, *, deadline: float | None = None) -> Search:
+def search(
+    layers: Sequence[Layer], laboratory: Laboratory, *, deadline: float | None = None, timed: bool = True
+) -> Search:
     """Finds which layers to quantize.
 
     Args:
@@ -46,6 +48,7 @@ def search(layers: Sequence[Layer], laboratory: Laboratory, *, deadline: float |
         laboratory: measures.
         deadline: of `time.monotonic`; it is looked at before each measurement, and one that has begun is finished. Then
             the best so far is the result. The last comparison with FP32 is made in any case.
+        timed: whether times on the laboratory's devices decide anything.
 
     Raises:
         UsageError: there are no layers.
@@ -55,13 +58,14 @@ def search(layers: Sequence[Layer], laboratory: Laboratory, *, deadline: float |
         raise UsageError("there is no layer to quantize", "choose a recipe with other stages")
     work = _Work(tuple(layers), laboratory, deadline)
     try:
-        work.leave_out_slow()
+        if timed:
+            work.leave_out_slow()
         if laboratory.judges:
             work.keep_the_budget()
         stopped = DONE
     except _TimeUp:
         stopped = "the time limit"
-    return work.outcome(stopped)
+    return work.outcome(stopped, timed=timed)
 
 
 @dataclass(slots=True)
@@ -96,7 +100,7 @@ class _Work:
         """Takes out of `current` what makes it slower; always the worst first, since its neighbours depend on it."""
         fresh = self._units()
         while True:
-            for name, members in fresh.items():
+            for name, members in progress(list(fresh.items()), "time groups"):
                 self._check_time()
                 self.latency[name] = self.laboratory.compare(self.current, self.current - members)
                 self.saved[name] = self.laboratory.size(self.current - members) - self.laboratory.size(self.current)
@@ -128,7 +132,7 @@ class _Work:
                 break
         self._win_back(groups)
 
-    def outcome(self, stopped: str) -> Search:
+    def outcome(self, stopped: str, *, timed: bool) -> Search:
         """The record of all that was found."""
         best = self._best()
         chosen = self.current if best is None else best
@@ -137,7 +141,7 @@ class _Work:
         notes = [
             f"INT8 is slower than FP32 on {compared.device}: {compared.clear:.2f} times as long"
             for compared in latency
-            if compared.clear > SLOWER
+            if timed and compared.clear > SLOWER
         ]
         if self.laboratory.judges and trial is None:
             notes.append("accuracy was not measured: the time was up before")
@@ -151,6 +155,7 @@ class _Work:
             groups=tuple(self._finding(name, members, chosen) for name, members in self.groups.items()),
             trials=tuple(self.trials.values()),
             stopped=stopped,
+            timed=timed,
             notes=tuple(notes),
         )
 

@@ -90,6 +90,7 @@ class Search:
         groups: what each group costs and gives.
         trials: in the order in which they were measured.
         stopped: why it ended.
+        timed: whether times decided anything.
         notes: what else should be known.
     """
 
@@ -102,6 +103,7 @@ class Search:
     groups: tuple[GroupFinding, ...]
     trials: tuple[Trial, ...]
     stopped: str
+    timed: bool
     notes: tuple[str, ...]
 
 

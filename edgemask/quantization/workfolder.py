@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +32,7 @@ class WorkFolder:
         self._path = None if path is None else Path(path)
         self.resume = resume
         self._journal: SearchJournal | None = None
+        self._calibration: Path | None = None
         if resume and (self._path is None or not self._path.is_dir()):
             where = "" if self._path is None else f" in {self._path}"
             raise UsageError(f"nothing is kept{where} to go on with", "leave out --resume to begin anew")
@@ -50,7 +50,7 @@ class WorkFolder:
         """
         if self._path is None:
             return calibrate(model, tensors, images, device=device)
-        path = self._path / f"{model.digest[:16]}.{_CALIBRATION}"
+        self._calibration = path = self._path / f"{model.digest[:16]}.{_CALIBRATION}"
         if self.resume and (kept := _kept(path, tensors, images)) is not None:
             return kept
         counted = calibrate(model, tensors, images, device=device)
@@ -71,14 +71,13 @@ class WorkFolder:
         return self._journal
 
     def remove(self) -> None:
-        """Removes what was kept: the work is done."""
+        """Removes what this work has kept, and the folder, if nothing else is in it: the work is done."""
         if self._path is None:
             return
         if self._journal is not None:
             self._journal.remove()
-        for path in self._path.glob(f"*.{_CALIBRATION}"):
-            path.unlink(missing_ok=True)
-        shutil.rmtree(self._path / _REFERENCE, ignore_errors=True)
+        if self._calibration is not None:
+            self._calibration.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # something of the user's own is in it
             self._path.rmdir()
 

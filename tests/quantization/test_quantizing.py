@@ -1,9 +1,11 @@
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
-from layered import write_layered
+from layered import write_layered, write_padded
 from pictures import noise, smooth, written
 from toy_model import write_toy
 
@@ -12,13 +14,16 @@ from edgemask.errors import (
     DatasetError,
     EdgemaskError,
     ModelFileError,
+    OutputError,
     ParityError,
     UnsupportedModel,
     UsageError,
 )
 from edgemask.quantization import Recipe, quantize, search_laboratory
 from edgemask.quantization.accuracy import Accuracy, Judge, Kept
+from edgemask.quantization.calibration import calibrate
 from edgemask.quantization.latency import Comparison
+from edgemask.quantization.ranges import Histogram
 from edgemask.runtimes import ModelFile, load, read_model, write_model
 
 ALL = 11  # layers that the default recipe quantizes
@@ -83,7 +88,12 @@ def test_stages_are_counted_with_what_their_ranges_leave_out(folder: Path) -> No
 
 
 def test_tensorrt_gets_symmetric_activations(folder: Path) -> None:
-    quantized(folder, target="tensorrt")
+    with pytest.raises(UsageError, match="was not exported for TensorRT"):
+        quantized(folder, target="tensorrt")
+    write_padded(folder / "model.onnx")
+    report = quantized(folder, target="tensorrt", device=None)
+    assert not report.search.timed  # no other runtime's times say anything about it
+    assert not any(group.latency for group in report.search.groups)
     model = read_model(folder / "int8.onnx")
     assert model.spec.quantization is not None
     assert model.spec.quantization["recipe"]["symmetric"] is True
@@ -114,6 +124,67 @@ def test_accuracy_is_measured_where_there_are_images(folder: Path) -> None:
     record = read_model(folder / "int8.onnx").spec.quantization
     assert record is not None
     assert record["accuracy"]["cpu matched share"] == 1.0
+
+
+def test_accuracy_that_cannot_be_measured_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept(device="cpu", what="mask IoU", reference=1.0, own=math.nan, allowed=0.05)
+    poor = Accuracy(kept=(kept,), failures=("cpu: nothing was matched",))
+    monkeypatch.setattr(Judge, "measure", lambda judge, candidate: poor)
+    report = quantized(folder, images=folder / "images")
+    assert report.failures == poor.failures
+    assert report.spec.quantization["accuracy"]["cpu mask IoU"] is None
+
+
+def test_what_is_slower_as_a_whole_is_not_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(first: ModelFile, second: ModelFile, device: str, images: object) -> Comparison:
+        times = [2.0 if model.spec.precision == "int8" else 1.0 for model in (first, second)]
+        return Comparison(device=device, first=(times[0],) * 4, second=(times[1],) * 4)
+
+    monkeypatch.setattr(search_laboratory, "compare_latency", slow)
+    report = quantized(folder)
+    assert report.failures == ("INT8 takes 2.00 times as long as FP32 here",)
+    assert not (folder / "int8.onnx").exists()
+
+
+def test_only_what_the_work_made_is_removed(folder: Path) -> None:
+    work = folder / "work"
+    (work / "reference").mkdir(parents=True)
+    for name in ("reference/paper.txt", "other.calibration.npz"):
+        (work / name).write_text("the user's", encoding="utf-8")
+    quantized(folder, journal=work, images=folder / "images")
+    left = sorted(str(path.relative_to(work)) for path in work.rglob("*") if path.is_file())
+    assert left == ["other.calibration.npz", "reference/paper.txt"]
+
+
+def test_the_model_itself_is_not_replaced(folder: Path) -> None:
+    model = folder / "model.onnx"
+    before = model.read_bytes()
+    with pytest.raises(UsageError, match="is the model itself"):
+        quantize(model, folder / ".." / folder.name / "model.onnx", folder / "images", device="cpu")
+    assert model.read_bytes() == before
+    with pytest.raises(OutputError, match="it is a folder"):
+        quantize(model, folder, folder / "images", device="cpu")
+
+
+def test_proposals_of_the_caller_are_refused(folder: Path) -> None:
+    source = read_model(folder / "model.onnx")
+    source.proto.graph.input.append(onnx.helper.make_tensor_value_info("proposals", 1, [None, 5]))
+    write_model(source.proto, source.spec.replace(proposals="input"), folder / "model.onnx")
+    refused(folder, UnsupportedModel, "takes its proposals from the caller")
+
+
+def test_tensors_without_values_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing_found(*arguments: Any, **options: Any) -> Any:
+        counted = calibrate(*arguments, **options)
+        return replace(counted, histograms=counted.histograms | {"box_head/Relu": Histogram()})
+
+    monkeypatch.setattr("edgemask.quantization.workfolder.calibrate", nothing_found)
+    refused(folder, CalibrationError, "no image brought any value to box_head")
+
+
+def test_a_device_counts_once(folder: Path) -> None:
+    report = quantized(folder, device=["cpu", "cpu"])
+    assert len(report.search.latency) == 1
 
 
 def test_a_budget_that_nothing_meets_writes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +251,8 @@ def test_a_foreign_graph_and_one_without_layers_are_refused(folder: Path) -> Non
         ({"max_drop": 0.01}, "max_drop: there are no validation images"),
         ({"max_drop": 0.01, "images": "images"}, "AP is measured against annotations only"),
         ({"time_limit": -1}, "time_limit: expected a number from 0"),
+        ({"reference": "other.onnx"}, "reference: there are no validation images"),
+        ({"skip_bad_images": True}, "skip_bad_images: there are no validation images"),
         ({"resume": True}, "nothing is kept to go on with"),
     ],
 )

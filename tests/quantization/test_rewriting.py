@@ -215,6 +215,40 @@ def test_what_needs_a_range_is_known_before(model: ModelFile, ranges: dict[str, 
         rewrite(model, layers, {name: ranges[name] for name in needed}, MINMAX)
 
 
+def test_tensors_of_any_origin_are_rounded(model: ModelFile, ranges: dict[str, tuple[float, float]]) -> None:
+    """A graph output, the second output of a node, and an input of the graph."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("fpn.1", 1, None))
+    split = onnx.helper.make_node(
+        "Split", ["backbone.0"], ["backbone/a", "backbone/b"], "backbone/Split", num_outputs=2, axis=2
+    )
+    (deeper,) = (node for node in proto.graph.node if node.name == "backbone/3/Conv")
+    (stem,) = (node for node in proto.graph.node if node.name == "backbone/0/Conv")
+    deeper.input[0], stem.input[0] = "backbone/b", "images"
+    proto.graph.node.insert(list(proto.graph.node).index(deeper), split)
+    known = ranges | {"backbone/b": ranges["backbone.0"], "images": (0.0, 255.0)}
+    odd = dataclasses.replace(model, proto=proto)
+    made = rewrite(odd, chosen(layers_of(odd), MINMAX), known, MINMAX)
+    onnx.checker.check_model(made)
+    assert {"backbone/Split/1/Quantize", "backbone/0/Conv/input/Quantize"} <= {node.name for node in made.graph.node}
+    assert sources(made)["fpn.1"].op_type == "DequantizeLinear"
+    assert sources(made)["fpn.1/exact"].name == "fpn/layer/Conv_2"
+
+
+def test_a_clip_without_zero_stays(model: ModelFile, ranges: dict[str, tuple[float, float]]) -> None:
+    for low, stays in ((0.0, False), (0.5, True)):
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model.proto)
+        (relu,) = (node for node in proto.graph.node if node.name == "backbone/3/Relu")
+        relu.op_type, relu.input[:] = "Clip", [relu.input[0], "low"]
+        proto.graph.initializer.append(numpy_helper.from_array(np.array(low, np.float32), "low"))
+        clipped = dataclasses.replace(model, proto=proto)
+        known = ranges | {"backbone/3/Conv": ranges["fpn.0"]}
+        made = rewrite(clipped, chosen(layers_of(clipped), MINMAX), known, MINMAX)
+        assert ("Clip" in {node.op_type for node in made.graph.node}) is stays
+
+
 def test_the_model_itself_is_left_as_it_is(model: ModelFile, ranges: dict[str, tuple[float, float]]) -> None:
     before = model.proto.SerializeToString(deterministic=True)
     rewrite(model, layers_of(model), ranges, MINMAX)

@@ -48,10 +48,10 @@ class Fake:
     began: Callable[[], None] = lambda: None
 
     def milliseconds(self, layers: Layers, factor: float = 1.0) -> float:
-        return BASE - factor * sum(_of(self.won, one, 1.0) for one in layers) + self.extra(layers)
+        return BASE - factor * math.fsum(_of(self.won, one, 1.0) for one in layers) + self.extra(layers)
 
     def loss(self, layers: Layers) -> float:
-        return sum(_of(self.lost, one, 0.0) for one in layers)
+        return math.fsum(_of(self.lost, one, 0.0) for one in layers)  # in whatever order a set has them
 
     def size(self, layers: Layers) -> int:
         return 100_000 - 3 * sum({one.weight: one.weights for one in layers}.values())
