@@ -231,7 +231,7 @@ def test_tensors_of_any_origin_are_rounded(model: ModelFile, ranges: dict[str, t
     odd = dataclasses.replace(model, proto=proto)
     made = rewrite(odd, chosen(layers_of(odd), MINMAX), known, MINMAX)
     onnx.checker.check_model(made)
-    assert {"backbone/Split/1/Quantize", "backbone/0/Conv/input/Quantize"} <= {node.name for node in made.graph.node}
+    assert {"backbone/Split/1/Quantize", "stage/Mul_3/input/Quantize"} <= {node.name for node in made.graph.node}
     assert sources(made)["fpn.1"].op_type == "DequantizeLinear"
     assert sources(made)["fpn.1/exact"].name == "fpn/layer/Conv_2"
 
