@@ -6,12 +6,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemask.canvas import Placement, boxes_to_canvas
+from edgemask.canvas import Placement, boxes_to_canvas, place_on_canvas
 from edgemask.checks import Described, refuse
 from edgemask.runtimes.runtime import Array
 from edgemask.spec import ModelSpec
 
 _ROUNDING = 1e-2  # pixels by which a box may leave its image: x + width, in float32, does
+
+
+def inputs_of(pixels: NDArray[np.uint8], spec: ModelSpec) -> tuple[dict[str, Array], Placement]:
+    """The graph's inputs for one image, proposals apart; where it takes whole batches, for so many copies of it.
+
+    Args:
+        pixels: uint8 [H, W, 3] RGB.
+        spec: of the model.
+    """
+    canvas, placement = place_on_canvas(pixels, spec)
+    copies = spec.batch or 1
+    images, sizes = np.repeat(canvas[None], copies, 0), np.array([placement.size] * copies, np.int64)
+    return {"images": images, "image_sizes": sizes}, placement
 
 
 def checked_inputs(

@@ -164,6 +164,9 @@ def _show(console: "Console", report: "QuantizationReport") -> None:
         if rows:
             console.print(table(title, rows))
             console.print()
+    for group in report.search.groups:
+        if group.reason:
+            console.print(f"- {group.name} in FP32: {group.reason}", soft_wrap=True)
     for warning in report.warnings:
         console.print(f"- {warning}", soft_wrap=True)
     for failure in report.failures:
@@ -171,7 +174,7 @@ def _show(console: "Console", report: "QuantizationReport") -> None:
 
 
 def _stage_rows(report: "QuantizationReport") -> "list[dict[str, object]]":
-    """A row for each group of layers: what it saves, and why it stayed in FP32 where it did."""
+    """A row for each group of layers: what it saves, and what it loses where that was measured."""
     clipped = {stage.stage: stage.clipped for stage in report.stages}
     rows: list[dict[str, object]] = []
     for group in report.search.groups:
@@ -183,7 +186,7 @@ def _stage_rows(report: "QuantizationReport") -> "list[dict[str, object]]":
         row["clipped"] = f"{100 * clipped[group.name.split(',')[0]]:.2g} %"
         if group.alone is not None:
             row["loses alone"] = f"{100 * group.alone.lost:.2f} %"
-        rows.append(row | {"why in FP32": group.reason})
+        rows.append(row)
     return rows
 
 

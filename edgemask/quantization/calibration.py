@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from edgemask.canvas import Placement, place_on_canvas
+from edgemask.canvas import Placement
 from edgemask.checks import NAME_LIMIT, Check, Described, printable, refuse, several, text, whole
 from edgemask.detections import Detections
 from edgemask.errors import CalibrationError
@@ -33,8 +33,9 @@ from edgemask.runs.facts import SHA256
 from edgemask.runs.records import FORMAT_VERSION, check_format, sound
 from edgemask.runtimes import ModelFile
 from edgemask.runtimes.devices import open_runtime
+from edgemask.runtimes.inputs import inputs_of
 from edgemask.runtimes.results import detections_of, map_of
-from edgemask.runtimes.runtime import Array, Runtime
+from edgemask.runtimes.runtime import Array
 from edgemask.semantic import SemanticMap
 from edgemask.spec import CLASS_LIMIT, ModelSpec
 
@@ -194,7 +195,8 @@ def calibrate(model: ModelFile, tensors: Sequence[str], images: Sequence[Path], 
     runtime, _ = open_runtime(with_statistics(model, tensors), device)
     try:
         for path in progress(images, "calibrate"):
-            outputs, placement = _run(runtime, path, spec)
+            inputs, placement = inputs_of(load_image(path), spec)
+            outputs = runtime.run(inputs)
             for tensor, sample, low, high in statistics_of(outputs, tensors, printable(path.name)):
                 histograms[tensor].add(sample, low, high)
             coverage.add(_found(outputs, placement, spec, runtime.device))
@@ -210,17 +212,6 @@ def calibrate(model: ModelFile, tensors: Sequence[str], images: Sequence[Path], 
         warnings=(*image_warnings(digests), *coverage.warnings()),
     )
     return Calibration(histograms, facts)
-
-
-def _run(runtime: Runtime, path: Path, spec: ModelSpec) -> tuple[dict[str, Array], Placement]:
-    """Runs the graph on an image; where it takes a whole batch, on so many copies of it."""
-    canvas, placement = place_on_canvas(load_image(path), spec)
-    copies = spec.batch or 1
-    inputs: dict[str, Array] = {
-        "images": np.repeat(canvas[None], copies, 0),
-        "image_sizes": np.array([placement.size] * copies, np.int64),
-    }
-    return runtime.run(inputs), placement
 
 
 def _found(

@@ -13,13 +13,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from edgemask.canvas import place_on_canvas
 from edgemask.errors import UsageError
 from edgemask.images import load_image
 from edgemask.runtimes import ModelFile
 from edgemask.runtimes.devices import open_runtime
+from edgemask.runtimes.inputs import inputs_of
 from edgemask.runtimes.runtime import Array, Runtime
-from edgemask.spec import ModelSpec
 
 SLOWER = 1.03  # times as long, from which on a difference that the rounds agree on counts
 LEAST_ROUNDS = 6
@@ -110,7 +109,7 @@ def compare_latency(first: ModelFile, second: ModelFile, device: str, images: Se
         raise UsageError("images: expected at least one to measure time on, got none", "name some")
     if first.spec.proposals == "input":
         raise UsageError("the model takes its proposals from the caller", "measure one that finds its own")
-    inputs = [inputs_on(path, first.spec) for path in images]
+    inputs = [inputs_of(load_image(path), first.spec)[0] for path in images]
     with contextlib.ExitStack() as stack:
         runtimes = []
         for model in (first, second):
@@ -151,17 +150,3 @@ def is_enough(first: Sequence[float], second: Sequence[float], *, seconds: float
     if same_side and max(ratio, 1 / ratio) >= PLAIN:
         return True
     return count >= LEAST_ROUNDS and (same_side or count >= MOST_ROUNDS or seconds >= ENOUGH_SECONDS)
-
-
-def inputs_on(path: Path, spec: ModelSpec) -> dict[str, Array]:
-    """What the graph of a model takes for an image; where it takes a whole batch, so many copies of it.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    canvas, placement = place_on_canvas(load_image(path), spec)
-    copies = spec.batch or 1
-    return {
-        "images": np.repeat(canvas[None], copies, 0),
-        "image_sizes": np.array([placement.size] * copies, np.int64),
-    }

@@ -8,14 +8,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from edgemask.images import load_image
 from edgemask.quantization.accuracy import Accuracy, Judge
-from edgemask.quantization.latency import Comparison, compare_latency, inputs_on
+from edgemask.quantization.latency import Comparison, compare_latency
 from edgemask.quantization.layers import Layer
 from edgemask.quantization.search_journal import SearchJournal, key_of
 from edgemask.quantization.search_records import Layers
 from edgemask.runtimes import ModelFile
 from edgemask.runtimes.cuts import cut, produced
 from edgemask.runtimes.devices import open_runtime
+from edgemask.runtimes.inputs import inputs_of
 from edgemask.runtimes.runtime import Array
 
 TIMED_IMAGES = 2
@@ -144,7 +146,7 @@ class ModelLaboratory:
         inputs = {value.name for value in part.proto.graph.input}
         runtime, _ = open_runtime(part, self._devices[0])
         try:
-            given = [inputs_on(path, model.spec) for path in self._images]
+            given = [inputs_of(load_image(path), model.spec)[0] for path in self._images]
             return [runtime.run({name: values[name] for name in inputs}) for values in given]
         finally:
             runtime.close()
