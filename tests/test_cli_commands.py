@@ -140,6 +140,7 @@ def test_export_passes_its_options_on(
     (tmp_path / "classes.txt").write_text("dot\nline\n")
     words = ["export", "package.module:make", "-o", str(tmp_path / "m.onnx"), "--weights", "w.pth"]
     words += ["--classes", str(tmp_path / "classes.txt"), "--for-image", "48x100", "--batch", "dynamic", "--no-verify"]
+    words += ["--precision", "fp16"]
     assert main([*words, "--target", "openvino", "--proposals", "50", "--score-threshold", "0.3"]) == 0
     source, options = calls[0]
     assert source == "package.module:make"
@@ -147,6 +148,7 @@ def test_export_passes_its_options_on(
     assert calls[1][:2] == ("the model", tmp_path / "m.onnx")
     assert calls[1][2] == {
         "shape": (64, 128),
+        "precision": "fp16",
         "batch": "dynamic",
         "spec": SPEC,
         "target": "openvino",
