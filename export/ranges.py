@@ -14,10 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgemask.canvas import place_on_canvas
 from edgemask.export.half import LIMIT, half_tensors
 from edgemask.runtimes import Detector, ModelFile
-from edgemask.runtimes.inputs import rois_of
+from edgemask.runtimes.inputs import inputs_of, rois_of
 
 Picture = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
@@ -41,10 +40,9 @@ def overflows(model: ModelFile, device: str, images: Iterable[tuple[Picture, Box
     counts: Counter[str] = Counter()
     with Detector(_watched(model, names), device) as detector:
         for pixels, boxes in images:
-            canvas, placement = place_on_canvas(pixels, spec)
-            sizes = np.array([placement.size] * copies, np.int64)
+            inputs, placement = inputs_of(pixels, spec)
             rois = None if boxes is None else rois_of([boxes] * copies, [placement] * copies, copies, spec)
-            outputs = detector.run(np.stack([canvas] * copies), sizes, rois)
+            outputs = detector.run(inputs["images"], inputs["image_sizes"], rois)
             counts.update({name: int(outputs[_PREFIX + name]) for name in names})
     return {name: counts[name] for name in names if counts[name]}
 

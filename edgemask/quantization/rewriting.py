@@ -43,7 +43,7 @@ def tensors_to_calibrate(model: ModelFile, layers: Collection[Layer]) -> tuple[s
         if node.name in active:
             wanted |= dict.fromkeys([*_data(node), *node.output])
     constants = {tensor.name for tensor in graph.initializer}
-    return tuple(name for name in wanted if name not in constants and _clipped(name, readers) is None)
+    return tuple(name for name in wanted if name not in constants and _clipped(name, readers) not in wanted)
 
 
 def rewrite(
