@@ -9,20 +9,25 @@ from edgemask.semantic import SemanticMap
 from edgemask.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from edgemask.runtimes import Detector
+    from edgemask.runtimes import Detector, RuntimeOptions
 
 __all__ = ["Detections", "EdgemaskError", "ModelSpec", "SemanticMap", "load"]
 __version__ = "0.1.0"
 
 
-def load(path: str | Path, *, device: str = "auto") -> "Detector":
+def load(
+    path: str | Path, *, device: str = "auto", options: "RuntimeOptions | None" = None, fallback: bool = False
+) -> "Detector":
     """Opens a model file for prediction.
 
     Args:
         path: an ONNX file written by edgemask; seal and spec are checked before a runtime sees it.
-        device: `cpu`, `cuda`, `cuda:N`, `openvino`, `openvino:GPU`, `openvino:NPU`: that device or an error.
-            `auto` takes the first that works of cuda, openvino:GPU, openvino:CPU, cpu, and keeps the reasons why the
-            others did not in `Detector.refusals`.
+        device: `cpu`, `cuda`, `cuda:N`, `tensorrt`, `tensorrt:N`, `openvino`, `openvino:GPU`, `openvino:NPU`: that
+            device or an error. `openvino:AUTO` leaves the choice to OpenVINO. `auto` takes the first that works of
+            cuda, openvino:GPU, openvino:CPU, cpu, and keeps the reasons why the others did not in `Detector.refusals`.
+        options: how to open it; the defaults are meant to be right.
+        fallback: where the device named cannot be used, go on as `auto` does, and where a part of the graph cannot run
+            on it, let it run elsewhere. A warning in the log of `edgemask` says so.
 
     Returns:
         A detector; see `edgemask.runtimes.Detector.predict`.
@@ -43,4 +48,4 @@ def load(path: str | Path, *, device: str = "auto") -> "Detector":
             "model files are read with the package onnx, which is not installed",
             "pip install 'edgemask[cpu]', 'edgemask[cuda]' or 'edgemask[openvino]'",
         ) from error
-    return load_detector(path, device=device)
+    return load_detector(path, device=device, options=options, fallback=fallback)

@@ -1,12 +1,17 @@
 """Progress of long work on standard error: a bar on a terminal, a line now and then elsewhere."""
 
+import contextlib
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from typing import TextIO, TypeVar
+
+from edgemask.checks import printable
 
 Item = TypeVar("Item")
 _LINE_EVERY = 15.0  # seconds between two lines where there is no terminal
+_SPIN_AFTER = 0.5  # seconds: what is shorter would only flicker
 
 
 class Progress:
@@ -64,3 +69,48 @@ class Progress:
 
 
 progress = Progress()
+
+
+@contextlib.contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """Says that a call goes on which cannot tell how far it is; of one that is short, nothing.
+
+    On a terminal the seconds run behind `title`, elsewhere a line comes every 15 s. Exceptions pass.
+
+    Args:
+        title: what is being done.
+    """
+    ended = threading.Event()
+    stream = sys.stderr
+    show = _spin if stream.isatty() else _lines_until
+    thread = threading.Thread(target=show, args=(printable(title), ended, stream), name="edgemask waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _spin(title: str, ended: threading.Event, stream: TextIO) -> None:
+    if ended.wait(_SPIN_AFTER):
+        return
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    # A file name is no markup.
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with (
+        contextlib.suppress(OSError, ValueError),
+        RichProgress(*columns, console=Console(file=stream), transient=True) as bar,
+    ):
+        bar.add_task(title, total=None)
+        ended.wait()
+
+
+def _lines_until(title: str, ended: threading.Event, stream: TextIO) -> None:
+    start = time.monotonic()
+    with contextlib.suppress(OSError, ValueError):  # nobody listens any more: the work itself goes on
+        while not ended.wait(_LINE_EVERY):
+            print(f"{title}: {time.monotonic() - start:.0f} s", file=stream, flush=True)

@@ -3,5 +3,6 @@
 from edgemask.runtimes.detector import Detector, load
 from edgemask.runtimes.devices import DEVICES, Device
 from edgemask.runtimes.modelfile import ModelFile, read_model, write_model
+from edgemask.runtimes.options import RuntimeOptions
 
-__all__ = ["DEVICES", "Detector", "Device", "ModelFile", "load", "read_model", "write_model"]
+__all__ = ["DEVICES", "Detector", "Device", "ModelFile", "RuntimeOptions", "load", "read_model", "write_model"]

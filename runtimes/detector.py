@@ -1,7 +1,7 @@
 """The runtime API: a model opened on a device, images in, detections out."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +19,10 @@ from edgemask.images import load_image
 from edgemask.runtimes.devices import open_runtime
 from edgemask.runtimes.inputs import checked_inputs, refuse_proposals, rois_of
 from edgemask.runtimes.modelfile import ModelFile, read_model
+from edgemask.runtimes.options import RuntimeOptions
 from edgemask.runtimes.results import detections_of, map_of
 from edgemask.runtimes.runtime import Array, Runtime
+from edgemask.runtimes.stream import Steps, streamed
 from edgemask.semantic import SemanticMap
 from edgemask.spec import ModelSpec
 
@@ -39,13 +41,21 @@ class Detector:
     Attributes:
         spec: what the model file says about itself.
         device: the device in use, such as `cpu`, `cuda:0` or `openvino:CPU`.
-        refusals: for `auto`, one line for each device that was tried before this one and could not be used.
+        refusals: for `auto` and with a fallback, one line for each device that was tried before this one and could not
+            be used.
     """
 
-    def __init__(self, model: ModelFile, device: str = "auto") -> None:
+    def __init__(
+        self,
+        model: ModelFile,
+        device: str = "auto",
+        *,
+        options: RuntimeOptions | None = None,
+        fallback: bool = False,
+    ) -> None:
         """Opens a model that `read_model` gave; see `edgemask.load`."""
         self.spec = model.spec
-        runtime, self.refusals = open_runtime(model, device)
+        runtime, self.refusals = open_runtime(model, device, options or RuntimeOptions(), fallback=fallback)
         self._runtime: Runtime | None = runtime
         self.device = runtime.device
         self._process = os.getpid()
@@ -107,6 +117,44 @@ class Detector:
             return self._run_all(source, None, map_of)
         return self._run_all([source], None, map_of)[0]
 
+    def stream(
+        self, sources: Iterable[Source], *, batch: int = 1, ahead: int = 2, proposals: Iterable[Boxes] | None = None
+    ) -> Generator[tuple[NDArray[np.uint8], Detections | SemanticMap], None, None]:
+        """Works on images while the next ones are read: for folders, videos and cameras.
+
+        Reading, the graph and the results run in threads of their own. The generator ends them when it is closed, when
+        nobody holds it any more, and with any error; a source that is waited for, or a run of the graph, is waited
+        for then too.
+
+        Args:
+            sources: images as for `predict`; any iterable, an endless one too. It is iterated in another thread, at
+                most `ahead` images and three runs beyond what was taken from here. Its iterator is closed in the end,
+                if it can be, as a generator can.
+            batch: images that are run together where they have one canvas. A run waits for so many. A model of a fixed
+                batch takes more, up to its own number, where they have been read already.
+            ahead: images that may be waiting, read or ready.
+            proposals: as for `predict`, one array for each image.
+
+        Yields:
+            For each image, in order: its pixels as uint8 [H, W, 3] RGB, which are nobody else's, and what `predict`, or
+            `segment`, gives for them.
+
+        Raises:
+            UsageError: as for `predict`; at once, or where it is the turn of the image that is at fault. So are errors
+                of the iterable and all those that `predict` raises.
+        """
+        self._opened()
+        if (proposals is None) != (self.spec.proposals == "rpn"):
+            refuse_proposals(self.spec)
+        steps = Steps(
+            prepare=self._loaded,
+            run=lambda loaded: self._run_batch([placed for _, placed in loaded]),
+            finish=self._finished,
+            fit=lambda one, other: one[1].placement.canvas == other[1].placement.canvas,
+            check=self._opened,
+        )
+        return streamed(sources, proposals, steps, fixed_batch=self.spec.batch, batch=batch, ahead=ahead)
+
     def run(
         self,
         images: NDArray[np.float32],
@@ -128,14 +176,7 @@ class Detector:
             OutOfMemory: too large for the device.
             ForkedProcessError: this process was forked after the model was opened.
         """
-        if os.getpid() != self._process:
-            raise ForkedProcessError(
-                f"this detector belongs to process {self._process}, not to its forked child {os.getpid()}",
-                "open the model in the child, or start the child with the method spawn",
-            )
-        if self._runtime is None:
-            raise UsageError("this detector was closed", "open the model again with edgemask.load")
-        return self._runtime.run(checked_inputs(images, image_sizes, proposals, self.spec))
+        return self._opened().run(checked_inputs(images, image_sizes, proposals, self.spec))
 
     def close(self) -> None:
         """Frees the model; a second call does nothing."""
@@ -153,6 +194,16 @@ class Detector:
         """Frees the model."""
         self.close()
 
+    def _opened(self) -> Runtime:
+        if os.getpid() != self._process:
+            raise ForkedProcessError(
+                f"this detector belongs to process {self._process}, not to its forked child {os.getpid()}",
+                "open the model in the child, or start the child with the method spawn",
+            )
+        if self._runtime is None:
+            raise UsageError("this detector was closed", "open the model again with edgemask.load")
+        return self._runtime
+
     def _run_all(
         self, sources: Sequence[Source], proposals: Sequence[Boxes] | None, result_of: ResultOf[Result]
     ) -> list[Result]:
@@ -160,30 +211,41 @@ class Detector:
             refuse_proposals(self.spec)
         if proposals is not None and len(proposals) != len(sources):
             refuse("proposals", f"one array for each of {len(sources)} images", Described(str(len(proposals))))
-        batch = self.spec.batch or DYNAMIC_BATCH
-        found: list[Result] = []
-        placed: list[_Placed] = []
         own = [()] * len(sources) if proposals is None else proposals
-        for source, boxes in zip(sources, own, strict=True):
-            image, placement = place_on_canvas(load_image(source), self.spec)
-            # On a dynamic canvas, images of different sizes fit no common batch.
-            if len(placed) == batch or (placed and placed[0].placement.canvas != placement.canvas):
-                found += self._run_batch(placed, result_of)
-                placed = []
-            placed.append(_Placed(image, placement, boxes))
-        return found + (self._run_batch(placed, result_of) if placed else [])
+        placed = (_placed(load_image(source), boxes, self.spec) for source, boxes in zip(sources, own, strict=True))
+        found: list[Result] = []
+        for batch in _batches(placed, self.spec.batch or DYNAMIC_BATCH):
+            outputs = self._run_batch(batch)
+            found += [
+                result_of(outputs, index, one.placement, self.spec, self.device) for index, one in enumerate(batch)
+            ]
+        return found
 
-    def _run_batch(self, placed: "list[_Placed]", result_of: ResultOf[Result]) -> list[Result]:
+    def _loaded(self, pair: tuple[Source, Boxes]) -> "tuple[NDArray[np.uint8], _Placed]":
+        source, boxes = pair
+        pixels = load_image(source)
+        # A camera may write its next image into the array of the last.
+        if isinstance(source, np.ndarray) and np.may_share_memory(pixels, source):
+            pixels = pixels.copy()
+        return pixels, _placed(pixels, boxes, self.spec)
+
+    def _finished(
+        self, outputs: Mapping[str, Array], index: int, loaded: "tuple[NDArray[np.uint8], _Placed]"
+    ) -> tuple[NDArray[np.uint8], Detections | SemanticMap]:
+        pixels, placed = loaded
+        result_of: ResultOf[Detections | SemanticMap] = map_of if "semantic" in self.spec.tasks else detections_of
+        return pixels, result_of(outputs, index, placed.placement, self.spec, self.device)
+
+    def _run_batch(self, placed: "Sequence[_Placed]") -> dict[str, Array]:
         """Runs images of one canvas; where the graph takes whole batches, the last image stands in for missing ones."""
         batch = self.spec.batch or len(placed)
-        filled = placed + placed[-1:] * (batch - len(placed))
-        images = np.stack([one.image for one in filled])
+        filled = [*placed, *[placed[-1]] * (batch - len(placed))]
+        images = filled[0].image[None] if batch == 1 else np.stack([one.image for one in filled])
         sizes = np.array([one.placement.size for one in filled], np.int64)
         rois = None
         if self.spec.proposals == "input":
             rois = rois_of([one.boxes for one in placed], [one.placement for one in placed], batch, self.spec)
-        outputs = self.run(images, sizes, rois)
-        return [result_of(outputs, index, one.placement, self.spec, self.device) for index, one in enumerate(placed)]
+        return self.run(images, sizes, rois)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +257,26 @@ class _Placed:
     boxes: Boxes
 
 
-def load(path: str | Path, *, device: str = "auto") -> Detector:
+def _placed(pixels: NDArray[np.uint8], boxes: Boxes, spec: ModelSpec) -> _Placed:
+    image, placement = place_on_canvas(pixels, spec)
+    return _Placed(image, placement, boxes)
+
+
+def _batches(placed: Iterable[_Placed], size: int) -> Iterator[list[_Placed]]:
+    """Images that are next to each other and share a canvas, in batches of at most a size."""
+    batch: list[_Placed] = []
+    for one in placed:
+        # On a dynamic canvas, images of different sizes fit no common batch.
+        if len(batch) == size or (batch and batch[0].placement.canvas != one.placement.canvas):
+            yield batch
+            batch = []
+        batch.append(one)
+    if batch:
+        yield batch
+
+
+def load(
+    path: str | Path, *, device: str = "auto", options: RuntimeOptions | None = None, fallback: bool = False
+) -> Detector:
     """Opens a model file. See `edgemask.load`."""
-    return Detector(read_model(path), device)
+    return Detector(read_model(path), device, options=options, fallback=fallback)

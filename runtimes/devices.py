@@ -1,11 +1,15 @@
 """The devices that a model can run on, and how one is chosen."""
 
+import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgemask.errors import DeviceUnavailable, EdgemaskError, UsageError
 from edgemask.runtimes.modelfile import ModelFile
-from edgemask.runtimes.ort import OrtCpu, OrtCuda
+from edgemask.runtimes.options import UNCACHED, RuntimeOptions
+from edgemask.runtimes.ort import OrtCpu
+from edgemask.runtimes.ort_gpu import OrtCuda, OrtTensorRt
 from edgemask.runtimes.ov import OpenVino
 from edgemask.runtimes.runtime import Runtime
 
@@ -27,44 +31,55 @@ class Device:
     automatic: bool = True
 
 
-# In the order in which `auto` tries them.
+# In the order in which `auto` tries them. It does not try what compiles for minutes, nor what rounds.
 DEVICES = (
     Device("cuda", OrtCuda, "0"),
     Device("openvino:GPU", OpenVino, "GPU"),
     Device("openvino:CPU", OpenVino, "CPU"),
     Device("cpu", OrtCpu, ""),
+    Device("tensorrt", OrtTensorRt, "0", automatic=False),
     Device("openvino:NPU", OpenVino, "NPU", automatic=False),
+    Device("openvino:AUTO", OpenVino, "AUTO", automatic=False),
 )
+TORCH = "torch"  # the PyTorch model itself, which needs its checkpoint
+_NUMBERED = {"cuda": OrtCuda, "tensorrt": OrtTensorRt}
+_ALIASES = {"openvino": "openvino:CPU", "cuda:0": "cuda", "tensorrt:0": "tensorrt"}
 
 
-def open_runtime(model: ModelFile, device: str) -> tuple[Runtime, tuple[str, ...]]:
+def open_runtime(
+    model: ModelFile, device: str, options: RuntimeOptions = UNCACHED, *, fallback: bool = False
+) -> tuple[Runtime, tuple[str, ...]]:
     """Opens a model on a device.
 
     Args:
         model: what `read_model` gave.
-        device: a name of `DEVICES`, `cuda:N`, `openvino` for its CPU, or `auto` for the first that works.
+        device: a name of `DEVICES`, `cuda:N`, `tensorrt:N`, `openvino` for its CPU, or `auto` for the first that works.
+        options: how to open it.
+        fallback: where the device named cannot be used, take what `auto` would, and where parts of the graph cannot
+            run on it, let them run elsewhere; both are warned of.
 
     Returns:
-        The runtime, and for `auto` one line for each device that was tried before and could not be used.
+        The runtime, and one line for each device that was tried before and could not be used.
 
     Raises:
-        UsageError: no such device.
+        UsageError: no such device, or an option that it does not have.
         DeviceUnavailable: the device named, or every device, cannot run this model here; says why.
     """
-    if device != "auto":
-        check_device(device)
-        entry = _named(device)
-        return entry.runtime(model, entry.target), ()
-    refusals: list[str] = []
-    for entry in (entry for entry in DEVICES if entry.automatic):
-        try:
-            if reason := entry.runtime.unavailable(entry.target):
-                raise reason
-            return entry.runtime(model, entry.target), tuple(refusals)
-        except EdgemaskError as error:
-            line = f"{entry.name}: {error.problem}: {error.remedy}"
-            refusals.append(" ".join(line.split()))  # a library's words may go over several lines
-    raise DeviceUnavailable("no device can run this model here:\n" + "\n".join(refusals), "mend one of these")
+    if device == "auto":
+        return _first_of([entry for entry in DEVICES if entry.automatic], model, options)
+    entry = device_named(device)
+    if not fallback:
+        if reason := entry.runtime.unavailable(entry.target):
+            raise reason
+        return entry.runtime(model, entry.target, options), ()
+    others = [other for other in DEVICES if other.automatic and other.name != entry.name]
+    runtime, refusals = _first_of([entry, *others], model, options, fallback=True)
+    for line in (
+        *(f"not on {refusal}" for refusal in refusals),
+        *(f"not all there: {stray}" for stray in runtime.strays),
+    ):
+        logging.getLogger("edgemask").warning("%s runs on %s, %s", model.path.name, runtime.device, line)
+    return runtime, refusals
 
 
 def check_device(device: str) -> str:
@@ -76,18 +91,42 @@ def check_device(device: str) -> str:
     """
     if device == "auto":
         return device
-    entry = _named(device)
+    entry = device_named(device)
     if reason := entry.runtime.unavailable(entry.target):
         raise reason
     return entry.name
 
 
-def _named(device: str) -> Device:
-    aliases = {"openvino": "openvino:CPU", "cuda:0": "cuda"}
+def device_named(device: str) -> Device:
+    """The entry of a device by any name of it, whether or not it is there.
+
+    Raises:
+        UsageError: no such device.
+    """
     for entry in DEVICES:
-        if entry.name == aliases.get(device, device):
+        if entry.name == _ALIASES.get(device, device):
             return entry
-    if re.fullmatch(r"cuda:[0-9]{1,3}", device):
-        return Device(device, OrtCuda, device.removeprefix("cuda:"))
-    names = ", ".join(["auto", *(entry.name for entry in DEVICES), "cuda:N"])
+    if found := re.fullmatch(r"(cuda|tensorrt):([0-9]{1,3})", device):
+        return Device(device, _NUMBERED[found[1]], str(int(found[2])))
+    if device == TORCH:
+        raise UsageError(
+            "the device torch runs a PyTorch model, not an ONNX file",
+            "give the checkpoint that the file was exported from, such as model.safetensors",
+        )
+    names = ", ".join(["auto", *(entry.name for entry in DEVICES), "cuda:N", "tensorrt:N", TORCH])
     raise UsageError(f"there is no device {device!r}", f"the devices are: {names}")
+
+
+def _first_of(
+    entries: Sequence[Device], model: ModelFile, options: RuntimeOptions, *, fallback: bool = False
+) -> tuple[Runtime, tuple[str, ...]]:
+    refusals: list[str] = []
+    for entry in entries:
+        try:
+            if reason := entry.runtime.unavailable(entry.target):
+                raise reason
+            return entry.runtime(model, entry.target, options, fallback=fallback), tuple(refusals)
+        except EdgemaskError as error:
+            line = f"{entry.name}: {error.problem}: {error.remedy}"
+            refusals.append(" ".join(line.split()))  # a library's words may go over several lines
+    raise DeviceUnavailable("no device can run this model here:\n" + "\n".join(refusals), "mend one of these")

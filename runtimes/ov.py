@@ -1,19 +1,32 @@
 """OpenVINO on Intel CPUs, GPUs and NPUs, and on ARM CPUs."""
 
+import hashlib
+import logging
 import threading
 from collections.abc import Mapping
 from typing import Any
 
+import edgemask
 from edgemask.errors import DeviceUnavailable, EdgemaskError
+from edgemask.progress import waiting
+from edgemask.runtimes.cache import Entry, open_entry
 from edgemask.runtimes.functions import for_openvino
 from edgemask.runtimes.modelfile import ModelFile
-from edgemask.runtimes.runtime import Array, Runtime, failure, thread_count
+from edgemask.runtimes.options import UNCACHED, RuntimeOptions, check_precision, openvino_properties
+from edgemask.runtimes.runtime import Array, Runtime, failure
+
+AUTO = "AUTO"
+_REMEDIES = {
+    "GPU": "install Intel's OpenCL and Level Zero drivers, and let this user into the group render",
+    "NPU": "install Intel's NPU driver, and let this user into the group render",
+}
 
 
 class OpenVino(Runtime):
-    """OpenVINO; a target is its name of the device: CPU, GPU, NPU.
+    """OpenVINO; a target is its name of the device: CPU, GPU, NPU, or AUTO, which chooses among them by itself.
 
-    Arithmetic is float32, of a file in FP16 with its rounded weights; layers of a file in INT8 are as it says.
+    Arithmetic is float32 unless asked otherwise; of a file in FP16 the CPU takes the rounded weights, a GPU or NPU
+    computes in float16. Layers of a file in INT8 are as it says.
     """
 
     @classmethod
@@ -25,32 +38,35 @@ class OpenVino(Runtime):
             available = openvino.Core().available_devices
         except (ImportError, RuntimeError) as error:
             return DeviceUnavailable(f"openvino cannot be loaded ({error})", "pip install 'edgemask[openvino]'")
-        if not any(name.split(".")[0] == target for name in available):
+        if target != AUTO and not any(name.split(".")[0] == target for name in available):
             return DeviceUnavailable(
-                f"OpenVINO sees no {target} here, only {', '.join(available) or 'nothing'}", "install its driver"
+                f"OpenVINO sees no {target} here, only {', '.join(available) or 'nothing'}",
+                _REMEDIES.get(target, "install its driver"),
             )
         return None
 
-    def __init__(self, model: ModelFile, target: str) -> None:
-        """Opens the model for short latency."""
+    def __init__(
+        self, model: ModelFile, target: str, options: RuntimeOptions = UNCACHED, *, fallback: bool = False
+    ) -> None:
+        """Opens the model as it was compiled the last time, or compiles it. See `Runtime`."""
         import openvino
 
         self.device = f"openvino:{target}"
-        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        if target == "CPU":
-            options["INFERENCE_NUM_THREADS"] = thread_count()
+        check_precision(options, self.device, ("bf16", "fp16"))
+        properties = openvino_properties(options, model.spec, target) | dict(options.library)
         core = openvino.Core()
         try:
-            graph = core.read_model(for_openvino(model.proto).SerializeToString())
-            self._compiled: Any = core.compile_model(graph, target, options)
+            self._compiled: Any = _compiled(core, model, target, options, properties)
         except EdgemaskError:
             raise
         except Exception as error:
             raise failure(f"OpenVINO cannot open {model.path} on {self.device}", error) from error
         used = self._compiled.get_property("EXECUTION_DEVICES")
-        if any(name.split(".")[0] != target for name in used):
+        elsewhere = [name for name in used if target not in (AUTO, name.split(".")[0])]
+        if elsewhere:
             raise DeviceUnavailable(
-                f"OpenVINO opened the model on {', '.join(used)}, not on {target}", "try another device"
+                f"OpenVINO opened the model on {', '.join(used)}, not on {target}",
+                "`edgemask doctor` says which devices work",
             )
         self._outputs = [output.get_any_name() for output in self._compiled.outputs]
         self._requests = threading.local()  # a request serves one thread at a time
@@ -61,7 +77,7 @@ class OpenVino(Runtime):
             self._requests.own = self._compiled.create_infer_request()
         request = self._requests.own
         try:
-            request.infer(dict(inputs))
+            request.infer(dict(inputs), share_inputs=True)
         except Exception as error:
             shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
             raise failure(f"OpenVINO failed on {self.device} with {shapes}", error) from error
@@ -72,3 +88,40 @@ class OpenVino(Runtime):
         """See `Runtime.close`."""
         self._requests = threading.local()
         self._compiled = None
+
+
+def _compiled(core: Any, model: ModelFile, target: str, options: RuntimeOptions, properties: Mapping[str, str]) -> Any:
+    """The model, imported as it was compiled the last time where that is the very same."""
+    entry = None if target == AUTO or options.cache is False else _entry(core, model, target, options, properties)
+    kept = None if entry is None else entry.load()
+    if kept is not None:
+        try:
+            return core.import_model(kept, target, dict(properties))
+        except RuntimeError as error:
+            reason = str(failure("it was refused", error)).partition("\n")[0]
+            logging.getLogger("edgemask").warning("compiled %s is built anew: %s", model.path.name, reason)
+    with waiting(f"compiling {model.path.name} for {target}"):
+        graph = core.read_model(for_openvino(model.proto).SerializeToString())
+        compiled = core.compile_model(graph, target, dict(properties))
+    if entry is not None:
+        entry.store(compiled.export_model().getvalue())
+    return compiled
+
+
+def _entry(
+    core: Any, model: ModelFile, target: str, options: RuntimeOptions, properties: Mapping[str, str]
+) -> Entry | None:
+    """Where the compiled model is kept: apart for all that it depends on."""
+    import openvino
+
+    versions = core.get_versions(target)
+    facts = {
+        "model": hashlib.sha256(model.data).hexdigest(),  # its own digest may be that of the file it was made from
+        "library": f"openvino {openvino.__version__}",
+        "edgemask": edgemask.__version__,
+        "device": f"{target}: {core.get_property(target, 'FULL_DEVICE_NAME')}",
+        "capabilities": repr(sorted(core.get_property(target, "OPTIMIZATION_CAPABILITIES"))),
+        "driver": repr(sorted((name, str(version.build_number)) for name, version in versions.items())),
+        "options": repr(sorted(properties.items())),
+    }
+    return open_entry(facts, title=f"compiled {model.path.name} for openvino:{target}", cache=options.cache)

@@ -1,6 +1,5 @@
 """What every runtime is: one class per library, one method, declared in one tuple (`edgemask.runtimes.devices`)."""
 
-import os
 import re
 import textwrap
 from abc import ABC, abstractmethod
@@ -9,8 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgemask.errors import DeviceUnavailable, EdgemaskError, OutOfMemory
+from edgemask.errors import DeviceUnavailable, EdgemaskError, OutOfMemory, UsageError
 from edgemask.runtimes.modelfile import ModelFile
+from edgemask.runtimes.options import UNCACHED, RuntimeOptions
 
 Array = NDArray[Any]  # of the dtype that its name says
 
@@ -20,6 +20,14 @@ _NO_MEMORY = re.compile(
     r"max size of memory object",
     re.IGNORECASE,
 )
+# What they say of an option that they do not know, or of its value.
+_NO_OPTION = re.compile(
+    r"unknown provider option|failed to parse provider option|unsupported property|not found property|"
+    r"invalid value.{0,80}for property|wrong value.{0,80}for property",
+    re.IGNORECASE,
+)
+# Where in its own source files ONNX Runtime noticed it, and on which machine.
+_PLACES = re.compile(r"^/\S+\.cc:\d+ .*?(?=\[ONNXRuntimeError\])|; (hostname|file|line|expr)=[^;]*")
 _SOURCES = ("Exception from ", "Check '")
 _WORDS_LIMIT = 500
 
@@ -29,9 +37,14 @@ class Runtime(ABC):
 
     Opening proves that the promised device is the one in use, and raises `DeviceUnavailable` otherwise: nothing falls
     back in silence.
+
+    Attributes:
+        device: the device in use.
+        strays: what runs elsewhere, one line each; only where that was allowed.
     """
 
     device: str
+    strays: tuple[str, ...] = ()
 
     @classmethod
     @abstractmethod
@@ -39,10 +52,19 @@ class Runtime(ABC):
         """Says why `target` cannot be used here, and what to do about it; None if it can, as far as can be told."""
 
     @abstractmethod
-    def __init__(self, model: ModelFile, target: str) -> None:
+    def __init__(
+        self, model: ModelFile, target: str, options: RuntimeOptions = UNCACHED, *, fallback: bool = False
+    ) -> None:
         """Opens a model that was read by `read_model`.
 
+        Args:
+            model: what to open.
+            target: the library's name of the device.
+            options: how to open it.
+            fallback: allow that parts of the graph run elsewhere.
+
         Raises:
+            UsageError: an option that this device does not have.
             DeviceUnavailable: the device cannot run this model here, or would not be the one in use.
             OutOfMemory: too little memory for it.
         """
@@ -67,13 +89,6 @@ class Runtime(ABC):
         """Frees the model; the runtime cannot be used afterwards."""
 
 
-def thread_count() -> int:
-    """Processors that this process may use, which in a container are fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def failure(what: str, error: Exception) -> EdgemaskError:
     """The exception of ours for what a library raised.
 
@@ -82,8 +97,10 @@ def failure(what: str, error: Exception) -> EdgemaskError:
         error: the library's exception; of its words those that name its own source files are left out.
     """
     lines = [line.strip() for line in str(error).splitlines() if not line.startswith(_SOURCES)]
-    words = " ".join(filter(None, lines)) or type(error).__name__
+    words = _PLACES.sub("", " ".join(filter(None, lines))) or type(error).__name__
     problem = f"{what}: {textwrap.shorten(words, _WORDS_LIMIT, placeholder=' ...')}"
     if isinstance(error, MemoryError) or _NO_MEMORY.search(words):
         return OutOfMemory(problem, "use smaller images or a smaller batch")
-    return DeviceUnavailable(problem, "try another device")
+    if _NO_OPTION.search(words) and "CUDA failure" not in words:  # of a GPU that does not start it says both
+        return UsageError(problem, "give an option that the library knows, with a value that it takes")
+    return DeviceUnavailable(problem, "`edgemask doctor` says what is wrong with a device and which others work")

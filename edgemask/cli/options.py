@@ -9,7 +9,17 @@ import typer
 from edgemask.errors import OutputError, UsageError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or openvino[:CPU|GPU|NPU].", metavar="D")]
+DEVICES = "auto, cpu, cuda[:N], tensorrt[:N] or openvino[:CPU|GPU|NPU|AUTO]"
+Device = Annotated[str, typer.Option(help=f"{DEVICES}.", metavar="D")]
+Fallback = Annotated[bool, typer.Option("--fallback", help="Where the device cannot be used, warn and take another.")]
+LibraryOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="KEY=VALUE",
+        help="threads, precision, cache, memory_limit, streams, or one of the library's.",
+    ),
+]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A file written by edgemask export.")]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from edgemask.checks import choice, number
 from edgemask.environment import environment
 from edgemask.errors import DeviceUnavailable, ModelFileError, OutputError, UnsupportedModel, UsageError
+from edgemask.processors import thread_count
 from edgemask.quantization.accuracy import Judge, open_judge
 from edgemask.quantization.calibration import Calibration
 from edgemask.quantization.coverage import look_at
@@ -28,7 +29,6 @@ from edgemask.quantization.workfolder import WorkFolder
 from edgemask.runs import file_digest
 from edgemask.runtimes import ModelFile, read_model, write_model
 from edgemask.runtimes.devices import check_device
-from edgemask.runtimes.runtime import thread_count
 from edgemask.validation.images import choose_images
 
 if TYPE_CHECKING:

@@ -94,7 +94,7 @@ def compare_sides(candidate: Side, reference: Side, plan: Plan) -> tuple[Validat
         ImageError: an image has become unreadable.
         DatasetError: annotations that cannot be scored, or an image that a stored run does not have.
     """
-    from edgemask.runtimes.runtime import thread_count
+    from edgemask.processors import thread_count
 
     work = _Pass(candidate, reference, plan)
     tolerance = plan.tolerance_of(candidate)

@@ -14,9 +14,10 @@ from toy_model import write_toy
 import edgemask
 from edgemask.cli import main
 from edgemask.errors import DeviceUnavailable, OutOfMemory, UsageError
-from edgemask.runtimes import DEVICES, ModelFile, devices, ort, read_model
+from edgemask.runtimes import DEVICES, ModelFile, RuntimeOptions, devices, nvidia, read_model
 from edgemask.runtimes.devices import Device, open_runtime
-from edgemask.runtimes.ort import OrtCuda
+from edgemask.runtimes.options import UNCACHED
+from edgemask.runtimes.ort_gpu import OrtCuda
 from edgemask.runtimes.ov import OpenVino
 from edgemask.runtimes.runtime import Array, Runtime
 
@@ -56,7 +57,9 @@ class Fake(Runtime):
         cls.asked.append(f"? {target}")
         return cls.reasons.get(target)
 
-    def __init__(self, model: ModelFile, target: str) -> None:
+    def __init__(
+        self, model: ModelFile, target: str, options: RuntimeOptions = UNCACHED, *, fallback: bool = False
+    ) -> None:
         self.asked.append(f"open {target}")
         if target in self.failures:
             raise self.failures[target]
@@ -80,7 +83,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
 
 def test_order_of_auto() -> None:
     assert [entry.name for entry in DEVICES if entry.automatic] == ["cuda", "openvino:GPU", "openvino:CPU", "cpu"]
-    assert {entry.name for entry in DEVICES if not entry.automatic} == {"openvino:NPU"}
+    others = {"tensorrt", "openvino:NPU", "openvino:AUTO"}
+    assert {entry.name for entry in DEVICES if not entry.automatic} == others
 
 
 def test_auto_takes_the_first_that_works_and_asks_no_further(model: ModelFile, fake: type[Fake]) -> None:
@@ -131,9 +135,37 @@ def test_a_device_named_is_that_one_or_an_error(model: ModelFile, fake: type[Fak
     assert fake.asked == [f"? {name}", f"open {name}", f"? {name}", f"? {name}", f"open {name}"]
 
 
-@pytest.mark.parametrize(("name", "target"), [("openvino", "openvino:CPU"), ("cuda:0", "cuda")])
+@pytest.mark.parametrize(
+    ("name", "target"), [("openvino", "openvino:CPU"), ("cuda:0", "cuda"), ("tensorrt:0", "tensorrt")]
+)
 def test_short_and_long_names(model: ModelFile, fake: type[Fake], name: str, target: str) -> None:
     assert open_runtime(model, name)[0].device == target
+
+
+def test_a_fallback_is_asked_for_and_warned_of(
+    model: ModelFile, fake: type[Fake], caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.reasons = {"openvino:NPU": DeviceUnavailable("it is switched off", "switch it on")}
+    fake.failures = {"cuda": OutOfMemory("too small", "use smaller images")}
+    with pytest.raises(DeviceUnavailable, match="switched off"):
+        open_runtime(model, "openvino:NPU")
+    runtime, refusals = open_runtime(model, "openvino:NPU", fallback=True)
+    assert runtime.device == "openvino:GPU"
+    lines = ("openvino:NPU: it is switched off: switch it on", "cuda: too small: use smaller images")
+    assert refusals == lines
+    assert caplog.messages == [f"m.onnx runs on openvino:GPU, not on {line}" for line in lines]
+
+
+def test_a_fallback_that_is_not_needed_says_nothing(
+    model: ModelFile, fake: type[Fake], caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime, refusals = open_runtime(model, "cpu", fallback=True)
+    assert (runtime.device, refusals, caplog.messages) == ("cpu", (), [])
+
+
+def test_torch_wants_a_checkpoint(path: Path) -> None:
+    with pytest.raises(UsageError, match="torch runs a PyTorch model, not an ONNX file"):
+        edgemask.load(path, device="torch")
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "CPU", "openvino:TPU", "openvino:", "cuda:", "cuda:x", "cuda:-1", "auto "])
@@ -141,7 +173,9 @@ def test_unknown_device_lists_the_known_ones(path: Path, name: str) -> None:
     with pytest.raises(UsageError) as caught:
         edgemask.load(path, device=name)
     assert repr(name) in caught.value.problem
-    known = "auto, cuda, openvino:GPU, openvino:CPU, cpu, openvino:NPU, cuda:N"
+    known = (
+        "auto, cuda, openvino:GPU, openvino:CPU, cpu, tensorrt, openvino:NPU, openvino:AUTO, cuda:N, tensorrt:N, torch"
+    )
     assert caught.value.remedy == f"the devices are: {known}"
 
 
@@ -166,7 +200,7 @@ def with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OrtCuda.provider, "CPUExecutionProvider"])
-    monkeypatch.setattr(ort, "_is_installed", lambda package: package == "onnxruntime-gpu")
+    monkeypatch.setattr(nvidia, "_is_installed", lambda package: package == "onnxruntime-gpu")
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7"])

@@ -16,9 +16,12 @@ from toy_model import SPEC, toy_proto, write_toy
 import edgemask
 from edgemask.errors import DeviceUnavailable, EdgemaskError, ModelFileError, OutOfMemory
 from edgemask.export.half import compute_in_half
-from edgemask.runtimes import ModelFile, ort, read_model, write_model
-from edgemask.runtimes.ort import OrtCpu, OrtCuda
-from edgemask.runtimes.runtime import failure, thread_count
+from edgemask.processors import thread_count
+from edgemask.runtimes import ModelFile, RuntimeOptions, nvidia, read_model, write_model
+from edgemask.runtimes.options import UNCACHED, cuda_options, tensorrt_options
+from edgemask.runtimes.ort import OrtCpu
+from edgemask.runtimes.ort_gpu import OrtCuda
+from edgemask.runtimes.runtime import failure
 
 IMAGES = np.full((1, 3, 64, 64), 90, np.float32)
 SIZES = np.array([[64, 64]], np.int64)
@@ -42,6 +45,9 @@ class Session:
         return list(self.providers)
 
     def get_outputs(self) -> list[Any]:
+        return []
+
+    def get_provider_graph_assignment_info(self) -> list[Any]:
         return []
 
 
@@ -103,28 +109,30 @@ def test_another_provider_than_promised_is_refused(model: ModelFile, session: ty
     assert f"onnxruntime-gpu {onnxruntime.__version__} needs an NVIDIA driver and CUDA" in str(caught.value.remedy)
 
 
-@pytest.mark.parametrize(("canvas", "search"), [(None, "HEURISTIC"), ((64, 64), "EXHAUSTIVE")])
-def test_cuda_options(tmp_path: Path, session: type[Session], canvas: tuple[int, int] | None, search: str) -> None:
-    write_model(toy_proto(), SPEC.replace(canvas=canvas), tmp_path / "m.onnx")
+def test_cuda_is_opened_with_the_cpu_behind_it(model: ModelFile, session: type[Session]) -> None:
     session.providers = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    runtime = OrtCuda(read_model(tmp_path / "m.onnx"), "7")
+    runtime = OrtCuda(model, "7", RuntimeOptions(library={"cudnn_conv_algo_search": "DEFAULT", "session.x": "1"}))
     assert runtime.device == "cuda:7"
     (name, options), second = session.opened.providers
     assert (name, second) == ("CUDAExecutionProvider", "CPUExecutionProvider")
-    assert options == {"device_id": "7", "use_tf32": "0", "cudnn_conv_algo_search": search}
+    assert options == cuda_options(UNCACHED, model.spec, "7") | {"cudnn_conv_algo_search": "DEFAULT"}
+    assert session.opened.options.get_session_config_entry("session.x") == "1"
     assert session.opened.others == {"enable_fallback": 0}
 
 
 def test_cuda_options_are_names_that_the_library_knows(model: ModelFile, session: type[Session]) -> None:
     """A slip of the pen in `use_tf32` would leave TF32 on; the provider's library names its options."""
     session.providers = ("CUDAExecutionProvider",)
-    OrtCuda(model, "0")
+    OrtCuda(model, "0", RuntimeOptions(memory_limit=1))
     library = Path(onnxruntime.__file__).with_name("capi") / "libonnxruntime_providers_cuda.so"
     if not library.is_file():
         pytest.skip("onnxruntime-gpu is not installed")
     names = library.read_bytes()
     for option in session.opened.providers[0][1]:
         assert b"\0" + option.encode() + b"\0" in names
+    names = library.with_name("libonnxruntime_providers_tensorrt.so").read_bytes()
+    for option in tensorrt_options(RuntimeOptions(memory_limit=1), model.spec, "0", "folder"):
+        assert option.encode() in names, option
 
 
 def test_cuda_where_there_is_none_is_no_cpu_run(model: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,9 +151,7 @@ def test_a_model_cannot_choose_session_options(tmp_path: Path, monkeypatch: pyte
     """Where this variable is set, ONNX Runtime takes options from the model, and writes profiles if told to."""
     monkeypatch.setenv("ORT_LOAD_CONFIG_FROM_MODEL", "1")
     monkeypatch.chdir(tmp_path)
-    path = write_toy(tmp_path / "m.onnx")
-    with edgemask.load(path, device="cpu") as detector:
-        assert len(detector.predict(np.zeros((64, 64, 3), np.uint8))) == 2
+    path = tmp_path / "m.onnx"
     proto = toy_proto()
     proto.metadata_props.add(key="ort_config", value='{"session_options": {"enable_profiling": 1}}')
     write_model(proto, SPEC, path)
@@ -153,6 +159,9 @@ def test_a_model_cannot_choose_session_options(tmp_path: Path, monkeypatch: pyte
     assert len([*tmp_path.glob("*.json")]) == 1, "the danger is real"
     with pytest.raises(ModelFileError, match=r"brings options for ONNX Runtime \(ort_config\)"):
         edgemask.load(path, device="cpu")
+    with pytest.raises(DeviceUnavailable, match="CONFIG_FROM_MODEL=1 makes ONNX Runtime ignore the options") as caught:
+        edgemask.load(write_toy(path), device="cpu")
+    assert caught.value.remedy == "unset it"
 
 
 def test_a_graph_that_the_library_refuses(tmp_path: Path) -> None:
@@ -222,5 +231,5 @@ def test_errors_of_open_and_run_are_ours(
 
 
 def test_installed_packages_are_told_apart() -> None:
-    assert ort._is_installed("numpy")
-    assert not ort._is_installed("no-such-package")
+    assert nvidia._is_installed("numpy")
+    assert not nvidia._is_installed("no-such-package")

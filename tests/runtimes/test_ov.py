@@ -14,10 +14,10 @@ from toy_model import SPEC, busy_proto, toy_proto
 
 import edgemask
 from edgemask.errors import DeviceUnavailable, EdgemaskError, OutOfMemory, UnsupportedModel
+from edgemask.processors import thread_count
 from edgemask.runtimes import ModelFile, read_model, write_model
 from edgemask.runtimes.ort import OrtCpu
 from edgemask.runtimes.ov import OpenVino
-from edgemask.runtimes.runtime import thread_count
 
 pytestmark = pytest.mark.openvino
 
@@ -59,7 +59,7 @@ def test_asks_for_float32_and_the_threads_that_it_may_use(busy: ModelFile, optio
     assert options.options == {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": thread_count(),
+        "INFERENCE_NUM_THREADS": str(thread_count()),
     }
 
 
@@ -68,7 +68,7 @@ def test_threads_are_those_that_this_process_may_use(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 7})
     OpenVino(busy, "CPU")
-    assert options.options["INFERENCE_NUM_THREADS"] == 3
+    assert options.options["INFERENCE_NUM_THREADS"] == "3"
 
 
 def test_float32_is_what_it_computes(busy: ModelFile) -> None:
@@ -148,7 +148,7 @@ def test_errors_of_open_and_run_are_ours(
 ) -> None:
     import openvino
 
-    def fail(*arguments: Any) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
         raise raised
 
     runtime = OpenVino(busy, "CPU")

@@ -1,0 +1,195 @@
+"""How a library is told to open a model: every option of ours with its reason, in this file alone.
+
+Nothing here comes from a model file: its spec says what the model is, never how or where it runs.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Literal, get_args
+
+from edgemask.checks import Described, refuse
+from edgemask.processors import thread_count
+from edgemask.spec import ModelSpec
+
+Precision = Literal["file", "tf32", "bf16", "fp16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+_MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeOptions:
+    """How to open a model; the defaults are meant to be right, and the same for every model and device.
+
+    Attributes:
+        threads: processors to use; None: all that this process may use, by affinity and control group.
+        precision: arithmetic of what the file has in float32. `file` is float32 itself: bfloat16 and TF32, which
+            libraries take by default where the processor has them, are off. `tf32` is for `cuda`, `bf16` and `fp16`
+            are for `openvino`, `fp16` is for `tensorrt` too. What a file has in float16 or INT8 is left to the file.
+        cache: whether compiled models are kept for the next opening; a folder keeps them there.
+        memory_limit: MiB of GPU memory that ONNX Runtime may take; None: what it needs.
+        streams: requests that OpenVINO works on at a time; 1 is for short latency, more are for many threads.
+        library: options of the library itself, by its own names, which win over ours.
+
+    Raises:
+        UsageError: a value that cannot be meant.
+    """
+
+    threads: int | None = None
+    precision: Precision = "file"
+    cache: bool | str | os.PathLike[str] = True
+    memory_limit: int | None = None
+    streams: int = 1
+    library: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, least in (("threads", 1), ("memory_limit", 1), ("streams", 1)):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < least):
+                refuse(name, f"a whole number of at least {least}", value)
+        if self.precision not in PRECISIONS:
+            refuse("precision", " or ".join(PRECISIONS), self.precision)
+        if not all(isinstance(word, str) for pair in self.library.items() for word in pair):
+            refuse("library", "names and values as text", Described(repr(dict(self.library))))
+
+
+# For models that are opened in passing, such as parts of a graph: nothing of them is kept.
+UNCACHED = RuntimeOptions(cache=False)
+
+
+def parse_options(texts: Sequence[str]) -> RuntimeOptions:
+    """Reads options as the command line has them, `key=value`; a key that is none of ours is one of the library's.
+
+    Raises:
+        UsageError: no `=`, or a value that cannot be meant.
+    """
+    own: dict[str, object] = {}
+    library: dict[str, str] = {}
+    names = {entry.name for entry in fields(RuntimeOptions)} - {"library"}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key or not value:
+            refuse("option", "KEY=VALUE, such as threads=2", text)
+        if key in names:
+            own[key] = _value(key, value)
+        else:
+            library[key] = value
+    return RuntimeOptions(**own, library=library)  # type: ignore[arg-type]
+
+
+def _value(key: str, text: str) -> object:
+    if key == "cache":
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if key == "precision":
+        return text
+    if not text.isascii() or not text.isdigit():
+        refuse(key, "a whole number", text)
+    return int(text)
+
+
+def check_precision(options: RuntimeOptions, device: str, supported: Sequence[str]) -> None:
+    """Refuses an arithmetic that a device does not offer, before it would be ignored in silence.
+
+    Raises:
+        UsageError: it is none of `supported`, nor `file`.
+    """
+    if options.precision not in ("file", *supported):
+        refuse("precision", f"{' or '.join(('file', *supported))} on {device}", options.precision)
+
+
+def session_threads(options: RuntimeOptions) -> int:
+    """Threads of a session, the one that calls it among them."""
+    return options.threads or thread_count()
+
+
+def session_entries(*, alone: bool) -> dict[str, str]:
+    """Configuration entries of any ONNX Runtime session.
+
+    Args:
+        alone: whether the graph runs on the CPU alone.
+    """
+    entries = {"session.record_ep_graph_assignment_info": "1"}  # which node runs where: free, and the only witness
+    if not alone:
+        # Threads of the few nodes on the CPU would spin while the GPU works, and take a core of a small machine.
+        entries["session.intra_op.allow_spinning"] = "0"
+    return entries
+
+
+def cuda_options(options: RuntimeOptions, spec: ModelSpec, number: str) -> dict[str, str]:
+    """Options of ONNX Runtime's CUDA provider.
+
+    Args:
+        options: what the user asked for.
+        spec: of the model.
+        number: of the GPU.
+    """
+    dynamic = spec.canvas is None
+    values = {
+        "device_id": number,
+        "use_tf32": "1" if options.precision == "tf32" else "0",
+        # An exhaustive search would be repeated for every new size of image: 634 ms against 2 ms for a shape.
+        "cudnn_conv_algo_search": "HEURISTIC" if dynamic else "EXHAUSTIVE",
+        # With changing shapes the largest workspace of all would stay reserved.
+        "cudnn_conv_use_max_workspace": "0" if dynamic else "1",
+        # Blocks of one shape are asked for once: doubling would take most of the memory that a Jetson's GPU shares with
+        # all else. With changing shapes it would leave a block of each size.
+        "arena_extend_strategy": "kNextPowerOfTwo" if dynamic else "kSameAsRequested",
+    }
+    if options.memory_limit is not None:
+        values["gpu_mem_limit"] = str(options.memory_limit * _MEBIBYTE)
+    return values
+
+
+def tensorrt_options(options: RuntimeOptions, spec: ModelSpec, number: str, folder: str | None) -> dict[str, str]:
+    """Options of ONNX Runtime's TensorRT provider.
+
+    Args:
+        options: what the user asked for.
+        spec: of the model.
+        number: of the GPU.
+        folder: where engines and timings are kept; None keeps nothing.
+    """
+    values = {
+        "device_id": number,
+        # A type that the file does not have is not used by itself: results stay those of the file.
+        "trt_fp16_enable": "1" if options.precision == "fp16" or spec.precision == "fp16" else "0",
+        "trt_int8_enable": "1" if spec.precision == "int8" else "0",
+        # Shapes that depend on data cut the graph into many small engines inside TensorRT; the CUDA provider has them.
+        "trt_op_types_to_exclude": "NonMaxSuppression,NonZero,RoiAlign",
+    }
+    if options.memory_limit is not None:
+        values["trt_max_workspace_size"] = str(options.memory_limit * _MEBIBYTE)
+    if folder is not None:
+        values |= {
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": folder,
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": folder,
+        }
+    return values
+
+
+def shrinking_run(number: str) -> dict[str, str]:
+    """Entries of a run on a GPU with changing shapes: what it took beyond the first block is given back afterwards."""
+    return {"memory.enable_memory_arena_shrinkage": f"gpu:{number}"}
+
+
+def openvino_properties(options: RuntimeOptions, spec: ModelSpec, target: str) -> dict[str, str]:
+    """Properties of a compiled OpenVINO model.
+
+    Args:
+        options: what the user asked for.
+        spec: of the model.
+        target: OpenVINO's name of the device.
+    """
+    own = "f16" if spec.precision == "fp16" and target != "CPU" else "f32"
+    values = {
+        "PERFORMANCE_HINT": "LATENCY" if options.streams == 1 else "THROUGHPUT",
+        # By default it computes in bfloat16 or float16 wherever the processor can.
+        "INFERENCE_PRECISION_HINT": {"file": own, "bf16": "bf16", "fp16": "f16"}[options.precision],
+    }
+    if options.streams > 1:
+        values["NUM_STREAMS"] = str(options.streams)
+    if target == "CPU":
+        values["INFERENCE_NUM_THREADS"] = str(session_threads(options))
+    return values
