@@ -29,7 +29,7 @@ OWN = {
     "quantize": {"list_recipes", "as_json"},
     "predict": {"images", "output", "score", "coco", "annotations", "proposals", "as_json"},
     "inspect": {"as_json"},
-    "bench": {"device", "as_json"},  # the function takes a list of devices
+    "bench": {"device", "precision", "batch", "csv", "plot", "as_json"},  # the function takes lists of devices, …
     "train": {"as_json"},
     "scenes": {"as_json"},
     "demo": {"as_json"},
@@ -38,7 +38,7 @@ OWN = {
 
 def parameters_behind(command: str) -> set[str]:
     """Names of the parameters of the public functions that a command calls."""
-    from edgemask.benchmark import bench
+    from edgemask.benchmark import BenchPlan, bench
     from edgemask.checkpoints import load_model
     from edgemask.demo import run_demo
     from edgemask.export import export_onnx
@@ -62,6 +62,8 @@ def parameters_behind(command: str) -> set[str]:
     names = {name for function in functions[command] for name in inspect.signature(function).parameters}
     if command == "train":
         names |= {field.name for field in dataclasses.fields(TrainingPlan)}
+    if command == "bench":
+        names |= {field.name for field in dataclasses.fields(BenchPlan)}
     # The model file is called `path` where a function opens it; every command calls it MODEL.
     return names | {"model"}
 
@@ -76,7 +78,7 @@ def test_options_are_the_parameters_of_the_function(command: str) -> None:
     assert names - OWN[command] <= parameters_behind(command)
     for parameter in COMMANDS[command].params:
         if parameter.param_type_name == "option":
-            word = {"as_json": "json", "list_recipes": "list"}.get(parameter.name, parameter.name)
+            word = {"as_json": "json", "list_recipes": "list", "options": "option"}.get(parameter.name, parameter.name)
             assert f"--{word.replace('_', '-')}" in parameter.opts
 
 

@@ -29,7 +29,7 @@ from edgemask.scenes import draw_scene
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLES = sorted((REPOSITORY / "samples").glob("*.py"))
-TESTED_ELSEWHERE = {"bench_resnet50.py": "test_benchmark.py"}
+TESTED_ELSEWHERE = {"bench_resnet50.py": "benchmark/test_sample.py"}
 # Few detections, far from each other: of an untrained model with many, any rounding flips one.
 FEW = {"rpn_post_nms_top_n_test": 30, "box_detections_per_img": 8, "box_score_thresh": 0.3}
 NAMES = ("red one", "green", "blue")

@@ -2,15 +2,14 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemask.detections import Detections
+from edgemask.spec import ModelSpec
 
 Picture = NDArray[np.uint8]
 
@@ -20,7 +19,7 @@ class Turn:
     """One image, once: milliseconds of each stage, and how many objects were found.
 
     `paste` is the time of pasting all masks afterwards: 0 where that is part of the inference, None where it was not
-    done.
+    done. `decode` is that of reading and decoding the image file; None where there is none.
     """
 
     preprocess: float
@@ -28,11 +27,17 @@ class Turn:
     postprocess: float
     paste: float | None
     detections: int
+    decode: float | None = None
 
     @property
     def total(self) -> float:
         """From the image in memory to what the contestant gives."""
         return self.preprocess + self.inference + self.postprocess
+
+    @property
+    def end_to_end(self) -> float | None:
+        """From the image file on."""
+        return None if self.decode is None else self.decode + self.total
 
     @property
     def pasted(self) -> float | None:
@@ -41,20 +46,36 @@ class Turn:
 
 
 class Contestant(ABC):
-    """One way from an image to detections.
+    """One way from images to detections.
+
+    Every call comes back with its results in the memory of the processor, so that a GPU has finished by then.
 
     Attributes:
         name: what it is.
         device: where it runs.
         load: milliseconds that opening it took.
+        spec: how it resizes images, and its thresholds.
+        precision: the arithmetic asked for; see `ContestantResult`.
+        sha256: of its file or weights.
         canvas: (H, W) of the network input in its last turn; None where only the graph knows.
+        at_a_time: images that went through the network together at last; None where only the graph knows.
+        batch: images that it takes at a time; None: any number.
+        any_size: whether images of another size make another shape of the network's input.
+        shared: whether several threads may call it at the same time.
         pastes_itself: whether masks come pasted.
     """
 
     name: str
     device: str
     load: float
+    spec: ModelSpec
+    precision = "file"
+    sha256: str | None = None
     canvas: tuple[int, int] | None = None
+    at_a_time: int | None = None
+    batch: int | None = None
+    any_size = False
+    shared = False
     pastes_itself = False
 
     @abstractmethod
@@ -65,6 +86,10 @@ class Contestant(ABC):
             pixels: uint8 [H, W, 3] RGB.
             paste: paste the masks too, and time it; ignored by one that cannot.
         """
+
+    @abstractmethod
+    def predict(self, images: Sequence[Picture]) -> None:
+        """Detects on images [H, W, 3] in one call, as a user would who has so many."""
 
     @abstractmethod
     def close(self) -> None:
@@ -92,47 +117,3 @@ class Lap:
             paste=1000 * (pasted - done) if paste else None,
             detections=len(found),
         )
-
-
-class FileContestant(Contestant):
-    """A model file of ours, through `Detector.predict`.
-
-    Args:
-        path: the file.
-        device: where to open it; see `edgemask.load`.
-
-    Raises:
-        ModelFileError: no sound model.
-        DeviceUnavailable: the device cannot run it here.
-    """
-
-    def __init__(self, path: str | Path, device: str) -> None:
-        from edgemask.runtimes import Detector, read_model
-
-        contestant, lap = self, Lap()
-
-        class TimedDetector(Detector):
-            """Notes when the graph starts and ends within `predict`."""
-
-            def run(self, images: NDArray[np.float32], *others: Any) -> dict[str, NDArray[np.generic]]:
-                contestant.canvas = images.shape[2], images.shape[3]
-                lap.began = time.perf_counter()
-                outputs = super().run(images, *others)
-                lap.ended = time.perf_counter()
-                return outputs
-
-        started = time.perf_counter()
-        self._detector = TimedDetector(read_model(path), device)
-        self.load = 1000 * (time.perf_counter() - started)
-        self._lap = lap
-        self.name = str(path)
-        self.device = self._detector.device
-        self.spec = self._detector.spec
-
-    def turn(self, pixels: Picture, *, paste: bool) -> Turn:
-        """See `Contestant.turn`."""
-        return self._lap.time(self._detector.predict, pixels, paste=paste)
-
-    def close(self) -> None:
-        """See `Contestant.close`."""
-        self._detector.close()
