@@ -4,7 +4,7 @@ import inspect
 import multiprocessing
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
+from spawned import open_model, scores_of
 from toy_model import SCORES, SPEC, busy_proto, toy_proto, write_toy
 
 import edgemask
@@ -27,7 +28,7 @@ DEVICES = ["cpu", pytest.param("openvino:CPU", marks=pytest.mark.openvino)]
 SQUARE = draw_scene(0, size=64).image
 WIDE = draw_scene(1, size=96).image[:48]  # resized to 64 x 128
 BOXES = [[4, 4, 28, 60], [36, 4, 60, 60]]
-THREADS, RUNS = 4, 30
+THREADS, RUNS = 8, 20
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +209,16 @@ def test_an_error_within_the_block_closes_too(path: Path) -> None:
         raise KeyError
     with pytest.raises(UsageError, match="closed"):
         detector.predict(SQUARE)
+
+
+def test_a_spawned_pool_works(tmp_path: Path) -> None:
+    write_model(busy_proto(), SPEC, tmp_path / "m.onnx")
+    images = [draw_scene(index, size=64).image for index in range(6)]
+    with edgemask.load(tmp_path / "m.onnx", device="cpu") as detector:
+        expected = [detector.predict(image).scores.tolist() for image in images]
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(2, context, initializer=open_model, initargs=(tmp_path / "m.onnx",)) as pool:
+            assert list(pool.map(scores_of, images, timeout=60)) == expected
 
 
 def predict_in_child(detector: Detector, answers: Connection) -> None:
