@@ -2,12 +2,14 @@
 
 import io
 import re
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from edgemask import progress as module
-from edgemask.progress import Progress
+from edgemask.progress import Progress, waiting
 
 
 class Terminal(io.StringIO):
@@ -109,3 +111,83 @@ def test_an_error_ends_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         sum(work)
     work.close()  # type: ignore[attr-defined]
     assert terminal.getvalue().rfind("\x1b[?25h") > terminal.getvalue().rfind("\x1b[?25l"), "the cursor is shown again"
+
+
+def still_waiting() -> bool:
+    """Whether a thread of ours is there; rich's own ends a moment after its bar."""
+    return any(thread.name == "edgemask waiting" for thread in threading.enumerate())
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < end, "nothing was shown in 5 s"
+        time.sleep(0.002)
+
+
+def test_a_line_now_and_then_while_a_call_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_LINE_EVERY", 0.01)
+    stream = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", stream)
+        with waiting("building \x1b[31mm.onnx"):
+            wait_until(lambda: stream.getvalue().count("\n") >= 2)
+    lines = stream.getvalue().splitlines()
+    assert set(lines) == {"building \\x1b[31mm.onnx: 0 s"}
+    time.sleep(0.03)
+    assert stream.getvalue().splitlines() == lines, "it goes on after the end"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_a_short_call_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], on_terminal: bool
+) -> None:
+    terminal = open_terminal(monkeypatch) if on_terminal else None
+    start = time.monotonic()
+    with waiting("compiling"):
+        pass
+    assert time.monotonic() - start < 0.4, "the end waited for the next line"
+    assert not still_waiting()
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err, terminal.getvalue() if terminal else "") == ("", "", "")
+
+
+def test_a_spinner_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(module, "_SPIN_AFTER", 0.0)
+    terminal = open_terminal(monkeypatch)
+    with waiting("compiling m[bold].onnx"):
+        wait_until(lambda: "0:00:00" in plain(terminal.getvalue()))
+    assert "compiling m[bold].onnx" in plain(terminal.getvalue())
+    assert terminal.getvalue().rfind("\x1b[?25h") > terminal.getvalue().rfind("\x1b[?25l"), "the cursor is shown again"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_an_error_passes_and_ends_the_waiting(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, on_terminal: bool
+) -> None:
+    monkeypatch.setattr(module, "_SPIN_AFTER", 0.0)
+    if on_terminal:
+        open_terminal(monkeypatch)
+    with pytest.raises(type(error)) as caught, waiting("compiling"):
+        raise error
+    assert caught.value is error
+    assert not still_waiting()
+
+
+def test_nobody_listens_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LINE_EVERY", 0.0)
+    asked = threading.Event()
+
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            asked.set()
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Closed())
+    with waiting("compiling"):
+        assert asked.wait(5)
