@@ -13,6 +13,9 @@ from edgemask.tensorrt import JETPACK_NOTES, SOURCE, NodeCheck, check_tensorrt
 if TYPE_CHECKING:
     import onnx
 
+    from edgemask.runtimes import RuntimeOptions
+    from edgemask.runtimes.placement import DevicePlacement
+
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
@@ -73,6 +76,7 @@ class Inspection:
         functions: operators inside each local function.
         parameters: numbers stored as weights and constants.
         target: what was asked about another engine; None where nothing was.
+        placement: where the model runs on a device; None where none was asked for.
     """
 
     path: str
@@ -92,17 +96,29 @@ class Inspection:
     functions: dict[str, int]
     parameters: int
     target: TargetCheck | None = None
+    placement: "DevicePlacement | None" = None
 
 
-def inspect_model(path: str | Path, target: str | None = None) -> Inspection:
-    """Reads a model file without running it; a file that was changed since it was written is described too.
+def inspect_model(
+    path: str | Path,
+    target: str | None = None,
+    *,
+    device: str | None = None,
+    options: "RuntimeOptions | None" = None,
+    fallback: bool = False,
+) -> Inspection:
+    """Reads a model file; a file that was changed since it was written is described too, and not run.
 
     Args:
         path: an ONNX file written by edgemask.
         target: an engine of `TARGETS`, to be asked which nodes it would take; its documents answer, not itself.
+        device: where to run it on a drawn scene, to see what ran where; see `edgemask.load`. None runs nothing.
+        options: how to open it there.
+        fallback: as for `edgemask.load`.
 
     Raises:
-        UsageError: another target.
+        UsageError: another target, or another device.
+        DeviceUnavailable: the device cannot run it here.
         ModelFileError: no such file, no ONNX, or nothing of edgemask in it.
         DependencyMissing: onnx is not installed.
     """
@@ -137,7 +153,15 @@ def inspect_model(path: str | Path, target: str | None = None) -> Inspection:
         functions={f"{function.domain}.{function.name}": len(function.node) for function in model.functions},
         parameters=sum(_size(tensor) for tensor in graph.initializer),
         target=None if target is None else _check_target(model, target),
+        placement=None if device is None or problem is not None else _placement(path, device, options, fallback),
     )
+
+
+def _placement(path: Path, device: str, options: "RuntimeOptions | None", fallback: bool) -> "DevicePlacement":
+    from edgemask.runtimes import load
+
+    with load(path, device=device, options=options, fallback=fallback) as detector:
+        return detector.placement()
 
 
 def _check_target(model: "onnx.ModelProto", target: str) -> TargetCheck:

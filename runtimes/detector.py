@@ -1,8 +1,7 @@
 """The runtime API: a model opened on a device, images in, detections out."""
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -11,25 +10,36 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgemask.canvas import Placement, place_on_canvas
+from edgemask.canvas import Placement
 from edgemask.checks import Described, refuse
 from edgemask.detections import Detections
-from edgemask.errors import ForkedProcessError, UsageError
+from edgemask.errors import ForkedProcessError, ModelFileError, UsageError
 from edgemask.images import load_image
 from edgemask.runtimes.devices import open_runtime
-from edgemask.runtimes.inputs import checked_inputs, refuse_proposals, rois_of
+from edgemask.runtimes.inputs import (
+    Boxes,
+    Placed,
+    batches_of,
+    checked_inputs,
+    inputs_with_whole,
+    placed_of,
+    refuse_proposals,
+    rois_of,
+)
 from edgemask.runtimes.modelfile import ModelFile, read_model
 from edgemask.runtimes.options import RuntimeOptions
+from edgemask.runtimes.placement import DevicePlacement, placement_of
 from edgemask.runtimes.results import detections_of, map_of
 from edgemask.runtimes.runtime import Array, Runtime
 from edgemask.runtimes.stream import Steps, streamed
+from edgemask.scenes import draw_scene
 from edgemask.semantic import SemanticMap
 from edgemask.spec import ModelSpec
 
 DYNAMIC_BATCH = 4  # images per run at most where the graph takes any number: memory grows with it
+_DRAWN, _OBJECTS = 0, 8  # the scene on which `placement` runs a model
 
 Source = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
-Boxes = NDArray[np.floating[Any]] | NDArray[np.integer[Any]] | Sequence[Sequence[float]]
 AnySource = TypeVar("AnySource", bound=Source)
 Result = TypeVar("Result")
 ResultOf = Callable[[Mapping[str, Array], int, Placement, ModelSpec, str], Result]
@@ -55,7 +65,9 @@ class Detector:
     ) -> None:
         """Opens a model that `read_model` gave; see `edgemask.load`."""
         self.spec = model.spec
-        runtime, self.refusals = open_runtime(model, device, options or RuntimeOptions(), fallback=fallback)
+        self._options = options or RuntimeOptions()
+        self._file = model.path.absolute(), model.digest
+        runtime, self.refusals = open_runtime(model, device, self._options, fallback=fallback)
         self._runtime: Runtime | None = runtime
         self.device = runtime.device
         self._process = os.getpid()
@@ -178,6 +190,38 @@ class Detector:
         """
         return self._opened().run(checked_inputs(images, image_sizes, proposals, self.spec))
 
+    def placement(self, image: Source | None = None) -> DevicePlacement:
+        """Runs the model on an image and says where each part of it ran, in which arithmetic, and how long.
+
+        The file is read and opened a second time for it, so that the memory of both is needed for a moment.
+
+        Args:
+            image: as for `predict`; None draws one. Of a model that takes its proposals, its whole is one.
+
+        Returns:
+            The record; `ok` is False where a convolution, a matrix product, RoiAlign, NMS or TopK ran elsewhere than on
+                the device, or in another type than was asked for.
+
+        Raises:
+            ModelFileError: the file is gone, or was changed since it was opened.
+            OutOfMemory: too little memory for both.
+            ImageError, UsageError: no usable image, or a closed detector.
+        """
+        runtime, (path, digest) = self._opened(), self._file
+        model = read_model(path)
+        if model.digest != digest:
+            raise ModelFileError(f"{path} was changed since it was opened", "open it again with edgemask.load")
+        pixels = draw_scene(_DRAWN, objects=_OBJECTS).image if image is None else load_image(image)
+        return placement_of(
+            runtime.profile(model, inputs_with_whole(pixels, self.spec)),
+            device=self.device,
+            promised=runtime.promised,
+            strays=runtime.strays,
+            spec=self.spec,
+            precision=self._options.precision,
+            image="a drawn scene" if image is None else str(image) if isinstance(image, str | Path) else "an image",
+        )
+
     def close(self) -> None:
         """Frees the model; a second call does nothing."""
         if self._runtime is not None:
@@ -212,67 +256,39 @@ class Detector:
         if proposals is not None and len(proposals) != len(sources):
             refuse("proposals", f"one array for each of {len(sources)} images", Described(str(len(proposals))))
         own = [()] * len(sources) if proposals is None else proposals
-        placed = (_placed(load_image(source), boxes, self.spec) for source, boxes in zip(sources, own, strict=True))
+        placed = (placed_of(load_image(source), boxes, self.spec) for source, boxes in zip(sources, own, strict=True))
         found: list[Result] = []
-        for batch in _batches(placed, self.spec.batch or DYNAMIC_BATCH):
+        for batch in batches_of(placed, self.spec.batch or DYNAMIC_BATCH):
             outputs = self._run_batch(batch)
             found += [
                 result_of(outputs, index, one.placement, self.spec, self.device) for index, one in enumerate(batch)
             ]
         return found
 
-    def _loaded(self, pair: tuple[Source, Boxes]) -> "tuple[NDArray[np.uint8], _Placed]":
+    def _loaded(self, pair: tuple[Source, Boxes]) -> tuple[NDArray[np.uint8], Placed]:
         source, boxes = pair
         pixels = load_image(source)
         # A camera may write its next image into the array of the last.
         if isinstance(source, np.ndarray) and np.may_share_memory(pixels, source):
             pixels = pixels.copy()
-        return pixels, _placed(pixels, boxes, self.spec)
+        return pixels, placed_of(pixels, boxes, self.spec)
 
     def _finished(
-        self, outputs: Mapping[str, Array], index: int, loaded: "tuple[NDArray[np.uint8], _Placed]"
+        self, outputs: Mapping[str, Array], index: int, loaded: tuple[NDArray[np.uint8], Placed]
     ) -> tuple[NDArray[np.uint8], Detections | SemanticMap]:
         pixels, placed = loaded
         result_of: ResultOf[Detections | SemanticMap] = map_of if "semantic" in self.spec.tasks else detections_of
         return pixels, result_of(outputs, index, placed.placement, self.spec, self.device)
 
-    def _run_batch(self, placed: "Sequence[_Placed]") -> dict[str, Array]:
+    def _run_batch(self, placed: Sequence[Placed]) -> dict[str, Array]:
         """Runs images of one canvas; where the graph takes whole batches, the last image stands in for missing ones."""
         batch = self.spec.batch or len(placed)
         filled = [*placed, *[placed[-1]] * (batch - len(placed))]
         images = filled[0].image[None] if batch == 1 else np.stack([one.image for one in filled])
         sizes = np.array([one.placement.size for one in filled], np.int64)
-        rois = None
-        if self.spec.proposals == "input":
-            rois = rois_of([one.boxes for one in placed], [one.placement for one in placed], batch, self.spec)
+        boxes, placements = [one.boxes for one in placed], [one.placement for one in placed]
+        rois = rois_of(boxes, placements, batch, self.spec) if self.spec.proposals == "input" else None
         return self.run(images, sizes, rois)
-
-
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """An image on its canvas, and the boxes that the caller gave for it."""
-
-    image: NDArray[np.float32]
-    placement: Placement
-    boxes: Boxes
-
-
-def _placed(pixels: NDArray[np.uint8], boxes: Boxes, spec: ModelSpec) -> _Placed:
-    image, placement = place_on_canvas(pixels, spec)
-    return _Placed(image, placement, boxes)
-
-
-def _batches(placed: Iterable[_Placed], size: int) -> Iterator[list[_Placed]]:
-    """Images that are next to each other and share a canvas, in batches of at most a size."""
-    batch: list[_Placed] = []
-    for one in placed:
-        # On a dynamic canvas, images of different sizes fit no common batch.
-        if len(batch) == size or (batch and batch[0].placement.canvas != one.placement.canvas):
-            yield batch
-            batch = []
-        batch.append(one)
-    if batch:
-        yield batch
 
 
 def load(

@@ -1,6 +1,7 @@
 """What goes into a graph: arrays that fit it, and boxes of the caller as its rois."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,36 @@ from edgemask.checks import Described, refuse
 from edgemask.runtimes.runtime import Array
 from edgemask.spec import ModelSpec
 
+Boxes = NDArray[np.floating[Any]] | NDArray[np.integer[Any]] | Sequence[Sequence[float]]
 _ROUNDING = 1e-2  # pixels by which a box may leave its image: x + width, in float32, does
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An image on its canvas, and the boxes that the caller gave for it."""
+
+    image: NDArray[np.float32]
+    placement: Placement
+    boxes: Boxes
+
+
+def placed_of(pixels: NDArray[np.uint8], boxes: Boxes, spec: ModelSpec) -> Placed:
+    """Places an image and its boxes on the canvas of a model; see `edgemask.canvas.place_on_canvas`."""
+    image, placement = place_on_canvas(pixels, spec)
+    return Placed(image, placement, boxes)
+
+
+def batches_of(placed: Iterable[Placed], size: int) -> Iterator[list[Placed]]:
+    """Images that are next to each other and share a canvas, in batches of at most a size."""
+    batch: list[Placed] = []
+    for one in placed:
+        # On a dynamic canvas, images of different sizes fit no common batch.
+        if len(batch) == size or (batch and batch[0].placement.canvas != one.placement.canvas):
+            yield batch
+            batch = []
+        batch.append(one)
+    if batch:
+        yield batch
 
 
 def inputs_of(pixels: NDArray[np.uint8], spec: ModelSpec) -> tuple[dict[str, Array], Placement]:
@@ -25,6 +55,15 @@ def inputs_of(pixels: NDArray[np.uint8], spec: ModelSpec) -> tuple[dict[str, Arr
     copies = spec.batch or 1
     images, sizes = np.repeat(canvas[None], copies, 0), np.array([placement.size] * copies, np.int64)
     return {"images": images, "image_sizes": sizes}, placement
+
+
+def inputs_with_whole(pixels: NDArray[np.uint8], spec: ModelSpec) -> dict[str, Array]:
+    """As `inputs_of`; a model that takes its proposals gets the whole image as the only one."""
+    inputs, placement = inputs_of(pixels, spec)
+    if spec.proposals == "input":
+        whole, copies = [[0, 0, *reversed(placement.original_size)]], len(inputs["images"])
+        inputs["proposals"] = rois_of([whole] * copies, [placement] * copies, copies, spec)
+    return inputs
 
 
 def checked_inputs(

@@ -1,17 +1,21 @@
 """ONNX Runtime, on its CPU provider; `edgemask.runtimes.ort_gpu` adds the others."""
 
 import os
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from edgemask.errors import DeviceUnavailable
 from edgemask.runtimes.assignment import strays
 from edgemask.runtimes.modelfile import ModelFile
 from edgemask.runtimes.options import UNCACHED, RuntimeOptions, check_precision, session_entries, session_threads
+from edgemask.runtimes.profiles import NodeRun, onnxruntime_nodes
 from edgemask.runtimes.runtime import Array, Runtime, failure
 from edgemask.runtimes.widening import float32_data
 
 CPU_PROVIDER = "CPUExecutionProvider"
+_PROFILED_RUNS = 2  # the first one is for warm-up
 _FROM_MODEL = "ORT_LOAD_CONFIG_FROM_MODEL"
 
 
@@ -40,14 +44,15 @@ class OrtCpu(Runtime):
     ) -> None:
         """Opens the model; then holds the providers and the nodes' places against the promise. See `Runtime`."""
         self.device = self._name(target)
+        self._target, self._options = target, options
         check_precision(options, self.device, self.precisions)
-        self._session: Any = self._open(model, target, options)
+        self._session: Any = self._open(model)
         used = self._session.get_providers()
         if used[0] != self.provider:
             raise DeviceUnavailable(
                 f"ONNX Runtime opened the model on {used[0]}, not on {self.provider}", self._remedy()
             )
-        self.strays = strays(self._session, self._promised())
+        self.strays = strays(self._session, self.promised)
         if self.strays and not fallback:
             raise DeviceUnavailable(
                 f"not all of {model.path} would run on {self.device}: {', '.join(self.strays)}",
@@ -58,56 +63,70 @@ class OrtCpu(Runtime):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Runtime.run`; may be called from several threads at once."""
         try:
-            values = self._values(inputs)
+            values = self._values(self._session, inputs)
         except Exception as error:
             shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
             raise failure(f"ONNX Runtime failed on {self.device} with {shapes}", error) from error
         return dict(zip(self._outputs, values, strict=True))
 
+    def profile(self, model: ModelFile, inputs: Mapping[str, Array]) -> tuple[NodeRun, ...]:
+        """See `Runtime.profile`."""
+        with tempfile.TemporaryDirectory(prefix="edgemask-") as folder:
+            session = self._open(model, profile=str(Path(folder) / "profile"))
+            try:
+                for _ in range(_PROFILED_RUNS):
+                    self._values(session, inputs)
+            except Exception as error:
+                raise failure(f"ONNX Runtime failed on {self.device}", error) from error
+            return onnxruntime_nodes(session.end_profiling())
+
     def close(self) -> None:
         """See `Runtime.close`."""
         self._session = None
 
-    def _open(self, model: ModelFile, target: str, options: RuntimeOptions) -> Any:
+    def _open(self, model: ModelFile, *, profile: str | None = None) -> Any:
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = session_threads(options)
+        settings.intra_op_num_threads = session_threads(self._options)
+        if profile is not None:
+            settings.enable_profiling, settings.profile_file_prefix = True, profile
         settings.log_severity_level = 3
         # Memory patterns are made for one shape; with changing shapes they pile up.
         settings.enable_mem_pattern = model.spec.canvas is not None
         entries = session_entries(alone=self.provider == CPU_PROVIDER)
-        for name, value in {**entries, **self._library_entries(options)}.items():
+        for name, value in {**entries, **self._library_entries()}.items():
             settings.add_session_config_entry(name, value)
         try:
             return onnxruntime.InferenceSession(
                 self._data(model),
                 settings,
-                providers=self._providers(model, target, options),
+                providers=self._providers(model),
                 enable_fallback=0,  # the library's own is silent
             )
         except Exception as error:
             raise failure(f"ONNX Runtime cannot open {model.path} on {self.device}", error) from error
 
-    def _values(self, inputs: Mapping[str, Array]) -> list[Array]:
-        values: list[Array] = self._session.run(self._outputs, dict(inputs))
+    def _values(self, session: Any, inputs: Mapping[str, Array]) -> list[Array]:
+        values: list[Array] = session.run(self._outputs, dict(inputs))
         return values
 
     @classmethod
     def _name(cls, target: str) -> str:
         return "cpu"
 
-    @classmethod
-    def _promised(cls) -> tuple[str, ...]:
-        return (cls.provider,)
+    @property
+    def promised(self) -> tuple[str, ...]:
+        """See `Runtime.promised`."""
+        return (self.provider,)
 
     def _data(self, model: ModelFile) -> bytes:
         return float32_data(model)
 
-    def _library_entries(self, options: RuntimeOptions) -> Mapping[str, str]:
-        return options.library
+    def _library_entries(self) -> Mapping[str, str]:
+        return self._options.library
 
-    def _providers(self, model: ModelFile, target: str, options: RuntimeOptions) -> list[Any]:
+    def _providers(self, model: ModelFile) -> list[Any]:
         return [self.provider]
 
     def _remedy(self) -> str:

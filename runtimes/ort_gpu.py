@@ -51,7 +51,7 @@ class OrtCuda(OrtCpu):
         finally:
             onnxruntime.set_default_logger_severity(_WARNING)
 
-    def _values(self, inputs: Mapping[str, Array]) -> list[Array]:
+    def _values(self, session: Any, inputs: Mapping[str, Array]) -> list[Array]:
         """Runs with the images in a buffer of the GPU that is used again, one for each thread."""
         import onnxruntime
 
@@ -59,7 +59,7 @@ class OrtCuda(OrtCpu):
         if self._shrinks:
             for key, setting in shrinking_run(f"{self._number}").items():
                 settings.add_run_config_entry(key, setting)
-        binding = self._session.io_binding()
+        binding = session.io_binding()
         for name, value in inputs.items():
             if name == "images":
                 binding.bind_ortvalue_input(name, self._on_device(value))
@@ -67,7 +67,7 @@ class OrtCuda(OrtCpu):
                 binding.bind_cpu_input(name, value)
         for name in self._outputs:
             binding.bind_output(name)
-        self._session.run_with_iobinding(binding, settings)
+        session.run_with_iobinding(binding, settings)
         values: list[Array] = binding.copy_outputs_to_cpu()
         return values
 
@@ -94,11 +94,12 @@ class OrtCuda(OrtCpu):
     def _data(self, model: ModelFile) -> bytes:
         return model.data
 
-    def _library_entries(self, options: RuntimeOptions) -> Mapping[str, str]:
-        return {name: value for name, value in options.library.items() if _is_of_session(name)}
+    def _library_entries(self) -> Mapping[str, str]:
+        return {name: value for name, value in self._options.library.items() if _is_of_session(name)}
 
-    def _providers(self, model: ModelFile, target: str, options: RuntimeOptions) -> list[Any]:
-        return [(self.provider, _with_library(cuda_options(options, model.spec, target), options)), CPU_PROVIDER]
+    def _providers(self, model: ModelFile) -> list[Any]:
+        own = _with_library(cuda_options(self._options, model.spec, self._target), self._options)
+        return [(self.provider, own), CPU_PROVIDER]
 
     def _remedy(self) -> str:
         import onnxruntime
@@ -137,9 +138,9 @@ class OrtTensorRt(OrtCuda):
         self._entry = _entry(model, target, options)
         super().__init__(model, target, options, fallback=fallback)
 
-    def _open(self, model: ModelFile, target: str, options: RuntimeOptions) -> Any:
+    def _open(self, model: ModelFile, *, profile: str | None = None) -> Any:
         with waiting(f"building the TensorRT engine of {model.path.name}, which can take minutes"):
-            session = super()._open(model, target, options)
+            session = super()._open(model, profile=profile)
         if self._entry is not None:
             self._entry.seal()
         return session
@@ -152,14 +153,19 @@ class OrtTensorRt(OrtCuda):
             self._entry.close()
             self._entry = None
 
-    @classmethod
-    def _promised(cls) -> tuple[str, ...]:
-        return (cls.provider, OrtCuda.provider)
+    @property
+    def promised(self) -> tuple[str, ...]:
+        """See `Runtime.promised`: both are on the same GPU."""
+        return (self.provider, OrtCuda.provider)
 
-    def _providers(self, model: ModelFile, target: str, options: RuntimeOptions) -> list[Any]:
+    def _providers(self, model: ModelFile) -> list[Any]:
         folder = None if self._entry is None else str(self._entry.folder())
-        own = _with_library(tensorrt_options(options, model.spec, target, folder), options)
-        return [(self.provider, own), (OrtCuda.provider, cuda_options(UNCACHED, model.spec, target)), CPU_PROVIDER]
+        own = _with_library(tensorrt_options(self._options, model.spec, self._target, folder), self._options)
+        return [
+            (self.provider, own),
+            (OrtCuda.provider, cuda_options(UNCACHED, model.spec, self._target)),
+            CPU_PROVIDER,
+        ]
 
 
 def _entry(model: ModelFile, target: str, options: RuntimeOptions) -> Entry | None:

@@ -2,9 +2,10 @@
 
 import hashlib
 import logging
+import sys
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import edgemask
 from edgemask.errors import DeviceUnavailable, EdgemaskError
@@ -13,9 +14,14 @@ from edgemask.runtimes.cache import Entry, open_entry
 from edgemask.runtimes.functions import for_openvino
 from edgemask.runtimes.modelfile import ModelFile
 from edgemask.runtimes.options import UNCACHED, RuntimeOptions, check_precision, openvino_properties
+from edgemask.runtimes.profiles import NodeRun, openvino_nodes
 from edgemask.runtimes.runtime import Array, Runtime, failure
 
+# Importing openvino tells its makers so, by a package that it can do without: it would fork, and ask the network.
+sys.modules.setdefault("openvino_telemetry", cast("Any", None))
+
 AUTO = "AUTO"
+_PROFILED_RUNS = 2  # the first one is for warm-up
 _REMEDIES = {
     "GPU": "install Intel's OpenCL and Level Zero drivers, and let this user into the group render",
     "NPU": "install Intel's NPU driver, and let this user into the group render",
@@ -53,19 +59,19 @@ class OpenVino(Runtime):
 
         self.device = f"openvino:{target}"
         check_precision(options, self.device, ("bf16", "fp16"))
-        properties = openvino_properties(options, model.spec, target) | dict(options.library)
+        self._target = target
+        self._properties = openvino_properties(options, model.spec, target) | dict(options.library)
         core = openvino.Core()
         try:
-            self._compiled: Any = _compiled(core, model, target, options, properties)
+            self._compiled: Any = _compiled(core, model, target, options, self._properties)
         except EdgemaskError:
             raise
         except Exception as error:
             raise failure(f"OpenVINO cannot open {model.path} on {self.device}", error) from error
-        used = self._compiled.get_property("EXECUTION_DEVICES")
-        elsewhere = [name for name in used if target not in (AUTO, name.split(".")[0])]
-        if elsewhere:
+        self._used = self._compiled.get_property("EXECUTION_DEVICES")
+        if any(target not in (AUTO, name.split(".")[0]) for name in self._used):
             raise DeviceUnavailable(
-                f"OpenVINO opened the model on {', '.join(used)}, not on {target}",
+                f"OpenVINO opened the model on {', '.join(self._used)}, not on {target}",
                 "`edgemask doctor` says which devices work",
             )
         self._outputs = [output.get_any_name() for output in self._compiled.outputs]
@@ -83,6 +89,26 @@ class OpenVino(Runtime):
             raise failure(f"OpenVINO failed on {self.device} with {shapes}", error) from error
         # The request reuses its memory in the next run.
         return {name: request.get_tensor(name).data.copy() for name in self._outputs}
+
+    @property
+    def promised(self) -> tuple[str, ...]:
+        """See `Runtime.promised`."""
+        return (", ".join(self._used),)
+
+    def profile(self, model: ModelFile, inputs: Mapping[str, Array]) -> tuple[NodeRun, ...]:
+        """See `Runtime.profile`."""
+        import openvino
+
+        properties = self._properties | {"PERF_COUNT": "YES"}
+        try:
+            request = _compiled(openvino.Core(), model, self._target, UNCACHED, properties).create_infer_request()
+            for _ in range(_PROFILED_RUNS):
+                request.infer(dict(inputs))
+        except EdgemaskError:
+            raise
+        except Exception as error:
+            raise failure(f"OpenVINO failed on {self.device}", error) from error
+        return openvino_nodes(request.profiling_info, *self.promised)
 
     def close(self) -> None:
         """See `Runtime.close`."""

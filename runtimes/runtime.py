@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgemask.errors import DeviceUnavailable, EdgemaskError, OutOfMemory, UsageError
 from edgemask.runtimes.modelfile import ModelFile
 from edgemask.runtimes.options import UNCACHED, RuntimeOptions
+from edgemask.runtimes.profiles import NodeRun
 
 Array = NDArray[Any]  # of the dtype that its name says
 
@@ -82,6 +83,26 @@ class Runtime(ABC):
         Raises:
             DeviceUnavailable: the device failed.
             OutOfMemory: too large for it.
+        """
+
+    @property
+    @abstractmethod
+    def promised(self) -> tuple[str, ...]:
+        """Names of what the heavy nodes have to run on, as `NodeRun.provider` has them."""
+
+    @abstractmethod
+    def profile(self, model: ModelFile, inputs: Mapping[str, Array]) -> tuple[NodeRun, ...]:
+        """Says what each node does in a run, the second of two.
+
+        The model is opened a second time for it: libraries take times only where that was asked for at opening.
+
+        Args:
+            model: the one that this runtime was opened with.
+            inputs: as for `run`.
+
+        Raises:
+            DeviceUnavailable: the device failed.
+            OutOfMemory: too little memory for both.
         """
 
     @abstractmethod

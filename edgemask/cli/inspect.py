@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgemask.cli.answers import answer, facts, working
-from edgemask.cli.options import AsJson, ModelFile
+from edgemask.cli.options import DEVICES, AsJson, Fallback, LibraryOptions, ModelFile
 from edgemask.report import table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from edgemask.inspection import Inspection, TargetCheck, TensorInfo
+    from edgemask.runtimes.placement import DevicePlacement
 
-EXAMPLE = "Example: edgemask inspect model.onnx --target tensorrt"
+EXAMPLE = """\b
+Example: edgemask inspect model.onnx --target tensorrt
+Example: edgemask inspect model.onnx --device cuda"""
 
 Target = Annotated[
     str | None,
@@ -22,18 +25,32 @@ Target = Annotated[
 ]
 
 
-def inspect(model: ModelFile, target: Target = None, as_json: AsJson = False) -> None:
-    """Show what is in a model file, and whether it is sound."""
+Place = Annotated[str | None, typer.Option(help=f"Run it there and show what ran where: {DEVICES}.", metavar="D")]
+
+
+def inspect(
+    model: ModelFile,
+    target: Target = None,
+    device: Place = None,
+    fallback: Fallback = False,
+    options: LibraryOptions = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is in a model file, whether it is sound, and where it runs."""
     with working("inspect", "cpu"):
         from edgemask.inspection import inspect_model
+        from edgemask.runtimes.options import parse_options
 
-        found = inspect_model(model, target)
+        chosen = parse_options(options or [])
+        found = inspect_model(model, target, device=device, options=chosen, fallback=fallback)
     answer(
         found,
         as_json=as_json,
         show=lambda console: _show(console, found),
         following=[["edgemask", "predict", model, "IMAGE", "-o", "DIR"]] if found.sound else [],
-        passed=found.sound and not (found.target and found.target.refused),
+        passed=found.sound
+        and not (found.target and found.target.refused)
+        and (found.placement is None or found.placement.ok),
     )
 
 
@@ -67,7 +84,7 @@ def _show(console: "Console", found: "Inspection") -> None:
     console.print()
     for title, column, counts in (
         (f"{found.nodes} nodes by stage", "stage", found.stages),
-        (f"{found.nodes} nodes by operator", "operator", {} if found.target else found.operators),
+        (f"{found.nodes} nodes by operator", "operator", {} if found.target or found.placement else found.operators),
         ("Nodes inside functions", "function", found.functions),
     ):
         if counts:
@@ -75,6 +92,39 @@ def _show(console: "Console", found: "Inspection") -> None:
             console.print()
     if found.target is not None:
         _show_target(console, found.target)
+    if found.placement is not None:
+        _show_placement(console, found.placement)
+
+
+def _show_placement(console: "Console", placement: "DevicePlacement") -> None:
+    rows = [
+        {
+            "work": share.operator,
+            "ran on": share.provider,
+            "in": share.arithmetic or None,
+            "nodes": share.nodes,
+            "ms": share.milliseconds,
+            "share": f"{share.share:.0%}",
+            "MB copied": share.bytes / 1e6 or None,
+        }
+        for share in placement.operators
+    ]
+    used = {name: value for name, value in rows[0].items() if any(row[name] is not None for row in rows)}
+    total = sum(share.milliseconds for share in placement.providers)
+    console.print(
+        table(
+            f"On {placement.device}, {placement.image}, {total:.0f} ms",
+            [{name: row[name] for name in used} for row in rows],
+        )
+    )
+    console.print()
+    nodes = ", ".join(f"{share.nodes} on {share.provider} ({share.share:.0%})" for share in placement.providers)
+    facts(console, nodes=nodes, verdict="as promised" if placement.ok else None)
+    for problem in placement.problems:
+        facts(console, problem=problem)
+    for note in placement.notes:
+        facts(console, note=note)
+    console.print()
 
 
 def _show_target(console: "Console", check: "TargetCheck") -> None:

@@ -19,6 +19,7 @@ from edgemask.runtimes.devices import Device, open_runtime
 from edgemask.runtimes.options import UNCACHED
 from edgemask.runtimes.ort_gpu import OrtCuda
 from edgemask.runtimes.ov import OpenVino
+from edgemask.runtimes.profiles import NodeRun
 from edgemask.runtimes.runtime import Array, Runtime
 
 
@@ -67,6 +68,13 @@ class Fake(Runtime):
 
     def run(self, images: Array, image_sizes: Array) -> dict[str, Array]:
         return {}
+
+    @property
+    def promised(self) -> tuple[str, ...]:
+        return ()
+
+    def profile(self, model: ModelFile, inputs: Any) -> tuple[NodeRun, ...]:
+        return ()
 
     def close(self) -> None:
         self.asked.append("close")

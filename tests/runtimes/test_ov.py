@@ -1,6 +1,8 @@
 """OpenVINO: float32 where the processor has bfloat16, the device promised, results that stay as they were given."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,6 +89,15 @@ def test_float32_is_what_it_computes(busy: ModelFile) -> None:
     if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         compiled = core.compile_model(core.read_model(busy.data), "CPU", {"PERFORMANCE_HINT": "LATENCY"})
         assert error(compiled([images, SIZES])["maps"]) > 10 * ROUNDING, "without the hint this processor rounds"
+
+
+def test_opening_a_model_tells_nobody(busy: ModelFile) -> None:
+    script = (
+        "import sys; sys.addaudithook(lambda event, _: event in ('os.fork', 'socket.connect') and sys.exit(event)); "
+        f"import edgemask; edgemask.load({str(busy.path)!r}, device='openvino:CPU').close()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_outputs_stay_when_the_model_runs_again(busy: ModelFile) -> None:
