@@ -42,7 +42,7 @@ types: $(READY) ## check types
 requirements: $(READY) ## pin requirements.txt anew; ARGS=--upgrade takes the newest versions
 	@.tools/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	    --custom-compile-command "make requirements" \
-	    --extra openvino --extra export --extra train --extra draw --extra validate --extra dev \
+	    --extra openvino --extra export --extra train --extra draw --extra validate --extra video --extra dev \
 	    $(ARGS) --output-file requirements.txt pyproject.toml requirements.in
 
 lowest: $(READY) ## run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest

@@ -27,10 +27,11 @@ OWN = {
     "export": {"output", "as_json", "classes", "for_image"},
     "validate": {"report", "as_json", "max_drop", "min_matched", "min_mask_iou", "max_latency_ratio", "max_size"},
     "quantize": {"list_recipes", "as_json"},
-    "predict": {"images", "output", "score", "coco", "annotations", "proposals", "as_json"},
+    "predict": {"images", "output", "score", "coco", "annotations", "proposals", "every", "stop", "as_json"},
     "inspect": {"as_json"},
     "bench": {"device", "precision", "batch", "csv", "plot", "as_json"},  # the function takes lists of devices, …
     "train": {"as_json"},
+    "doctor": {"device", "as_json"},  # the function takes a list of devices
     "scenes": {"as_json"},
     "demo": {"as_json"},
 }
@@ -41,6 +42,7 @@ def parameters_behind(command: str) -> set[str]:
     from edgemask.benchmark import BenchPlan, bench
     from edgemask.checkpoints import load_model
     from edgemask.demo import run_demo
+    from edgemask.doctor import diagnose
     from edgemask.export import export_onnx
     from edgemask.inspection import inspect_model
     from edgemask.quantization import quantize
@@ -56,6 +58,7 @@ def parameters_behind(command: str) -> set[str]:
         "inspect": (inspect_model,),
         "bench": (bench,),
         "train": (train,),
+        "doctor": (diagnose,),
         "scenes": (write_scenes,),
         "demo": (run_demo,),
     }

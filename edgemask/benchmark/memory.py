@@ -44,7 +44,7 @@ def measure_memory(entry: Entry, pixels: Picture) -> Memory | None:
         root = Path(folder)
         (root / "job.json").write_text(json.dumps(job), encoding="utf-8")
         np.save(root / "image.npy", pixels)
-        result = _run([sys.executable, "-c", _CHILD, folder])
+        result = _run([sys.executable, "-P", "-c", _CHILD, folder])
         try:
             return Memory(**json.loads((root / "memory.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:

@@ -217,6 +217,8 @@ def torch_threads(threads: int) -> "Iterator[None]":
 
 def import_runtimes() -> None:
     """Loads the libraries ahead, so that the first contestant's load time does not hold their import."""
+    import edgemask.runtimes  # noqa: F401  # before openvino, whose telemetry it keeps out
+
     for name in ("onnxruntime", "openvino"):
         with contextlib.suppress(ImportError):
             __import__(name)

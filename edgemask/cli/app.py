@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from edgemask import __version__
-from edgemask.cli import bench, demo, export, inspect, predict, quantize, scenes, train, validate
+from edgemask.cli import bench, demo, doctor, export, inspect, predict, quantize, scenes, train, validate
 
 app = typer.Typer(
     name="edgemask",
@@ -23,6 +23,7 @@ app.command(epilog=validate.EXAMPLE)(validate.validate)
 app.command(epilog=predict.EXAMPLE)(predict.predict)
 app.command(epilog=inspect.EXAMPLE)(inspect.inspect)
 app.command(epilog=bench.EXAMPLE)(bench.bench)
+app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
 app.command(epilog=train.EXAMPLE)(train.train)
 app.command(epilog=scenes.EXAMPLE)(scenes.scenes)
 

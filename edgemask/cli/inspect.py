@@ -36,7 +36,7 @@ def inspect(
     options: LibraryOptions = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is in a model file, whether it is sound, and where it runs."""
+    """Show what is in a model file, and where it runs."""
     with working("inspect", "cpu"):
         from edgemask.inspection import inspect_model
         from edgemask.runtimes.options import parse_options
