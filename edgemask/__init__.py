@@ -21,10 +21,12 @@ def load(
     """Opens a model file for prediction.
 
     Args:
-        path: an ONNX file written by edgemask; seal and spec are checked before a runtime sees it.
+        path: an ONNX file written by edgemask; seal and spec are checked before a runtime sees it. Or a checkpoint
+            (.safetensors) for the device `torch`, the PyTorch reference with the same interface.
         device: `cpu`, `cuda`, `cuda:N`, `tensorrt`, `tensorrt:N`, `openvino`, `openvino:GPU`, `openvino:NPU`: that
             device or an error. `openvino:AUTO` leaves the choice to OpenVINO. `auto` takes the first that works of
             cuda, openvino:GPU, openvino:CPU, cpu, and keeps the reasons why the others did not in `Detector.refusals`.
+            `torch`, `torch:cuda` and `torch:cuda:N` are for a checkpoint.
         options: how to open it; the defaults are meant to be right.
         fallback: where the device named cannot be used, go on as `auto` does, and where a part of the graph cannot run
             on it, let it run elsewhere. A warning in the log of `edgemask` says so.

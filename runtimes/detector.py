@@ -67,10 +67,9 @@ class Detector:
         self.spec = model.spec
         self._options = options or RuntimeOptions()
         self._file = model.path.absolute(), model.digest
-        runtime, self.refusals = open_runtime(model, device, self._options, fallback=fallback)
-        self._runtime: Runtime | None = runtime
-        self.device = runtime.device
-        self._process = os.getpid()
+        self._runtime, self.refusals = open_runtime(model, device, self._options, fallback=fallback)
+        self.device = self._runtime.device
+        self._process, self._closed = os.getpid(), False
 
     @overload
     def predict(self, source: Source, *, proposals: Boxes | None = None) -> Detections: ...
@@ -155,17 +154,10 @@ class Detector:
             UsageError: as for `predict`; at once, or where it is the turn of the image that is at fault. So are errors
                 of the iterable and all those that `predict` raises.
         """
-        self._opened()
+        self._check()
         if (proposals is None) != (self.spec.proposals == "rpn"):
             refuse_proposals(self.spec)
-        steps = Steps(
-            prepare=self._loaded,
-            run=lambda loaded: self._run_batch([placed for _, placed in loaded]),
-            finish=self._finished,
-            fit=lambda one, other: one[1].placement.canvas == other[1].placement.canvas,
-            check=self._opened,
-        )
-        return streamed(sources, proposals, steps, fixed_batch=self.spec.batch, batch=batch, ahead=ahead)
+        return streamed(sources, proposals, self._steps(), fixed_batch=self.spec.batch, batch=batch, ahead=ahead)
 
     def run(
         self,
@@ -224,9 +216,9 @@ class Detector:
 
     def close(self) -> None:
         """Frees the model; a second call does nothing."""
-        if self._runtime is not None:
-            self._runtime.close()
-            self._runtime = None
+        if not self._closed:
+            self._closed = True
+            self._free()
 
     def __enter__(self) -> Self:
         """Gives the detector itself."""
@@ -238,15 +230,21 @@ class Detector:
         """Frees the model."""
         self.close()
 
+    def _free(self) -> None:
+        self._runtime.close()
+
     def _opened(self) -> Runtime:
+        self._check()
+        return self._runtime
+
+    def _check(self) -> None:
         if os.getpid() != self._process:
             raise ForkedProcessError(
                 f"this detector belongs to process {self._process}, not to its forked child {os.getpid()}",
                 "open the model in the child, or start the child with the method spawn",
             )
-        if self._runtime is None:
+        if self._closed:
             raise UsageError("this detector was closed", "open the model again with edgemask.load")
-        return self._runtime
 
     def _run_all(
         self, sources: Sequence[Source], proposals: Sequence[Boxes] | None, result_of: ResultOf[Result]
@@ -264,6 +262,15 @@ class Detector:
                 result_of(outputs, index, one.placement, self.spec, self.device) for index, one in enumerate(batch)
             ]
         return found
+
+    def _steps(self) -> Steps[tuple[Source, Boxes], Any, Any, tuple[NDArray[np.uint8], Detections | SemanticMap]]:
+        return Steps(
+            prepare=self._loaded,
+            run=lambda loaded: self._run_batch([placed for _, placed in loaded]),
+            finish=self._finished,
+            fit=lambda one, other: one[1].placement.canvas == other[1].placement.canvas,
+            check=self._check,
+        )
 
     def _loaded(self, pair: tuple[Source, Boxes]) -> tuple[NDArray[np.uint8], Placed]:
         source, boxes = pair
@@ -289,10 +296,3 @@ class Detector:
         boxes, placements = [one.boxes for one in placed], [one.placement for one in placed]
         rois = rois_of(boxes, placements, batch, self.spec) if self.spec.proposals == "input" else None
         return self.run(images, sizes, rois)
-
-
-def load(
-    path: str | Path, *, device: str = "auto", options: RuntimeOptions | None = None, fallback: bool = False
-) -> Detector:
-    """Opens a model file. See `edgemask.load`."""
-    return Detector(read_model(path), device, options=options, fallback=fallback)

@@ -108,7 +108,7 @@ def device_named(device: str) -> Device:
             return entry
     if found := re.fullmatch(r"(cuda|tensorrt):([0-9]{1,3})", device):
         return Device(device, _NUMBERED[found[1]], str(int(found[2])))
-    if device == TORCH:
+    if device.partition(":")[0] == TORCH:
         raise UsageError(
             "the device torch runs a PyTorch model, not an ONNX file",
             "give the checkpoint that the file was exported from, such as model.safetensors",

@@ -10,7 +10,7 @@ from edgemask.errors import OutputError, UsageError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 DEVICES = "auto, cpu, cuda[:N], tensorrt[:N] or openvino[:CPU|GPU|NPU|AUTO]"
-Device = Annotated[str, typer.Option(help=f"{DEVICES}.", metavar="D")]
+Device = Annotated[str, typer.Option(help=f"{DEVICES}; torch for a checkpoint.", metavar="D")]
 Fallback = Annotated[bool, typer.Option("--fallback", help="Where the device cannot be used, warn and take another.")]
 LibraryOptions = Annotated[
     list[str] | None,
