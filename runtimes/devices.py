@@ -74,11 +74,11 @@ def open_runtime(
         return entry.runtime(model, entry.target, options), ()
     others = [other for other in DEVICES if other.automatic and other.name != entry.name]
     runtime, refusals = _first_of([entry, *others], model, options, fallback=True)
-    for line in (
-        *(f"not on {refusal}" for refusal in refusals),
-        *(f"not all there: {stray}" for stray in runtime.strays),
-    ):
-        logging.getLogger("edgemask").warning("%s runs on %s, %s", model.path.name, runtime.device, line)
+    log = logging.getLogger("edgemask")
+    if refusals:  # of those behind the device named, `refusals` tells
+        log.warning("%s runs on %s, not on %s", model.path.name, runtime.device, refusals[0])
+    for stray in runtime.strays:
+        log.warning("%s does not run on %s alone: %s", model.path.name, runtime.device, stray)
     return runtime, refusals
 
 
