@@ -20,6 +20,7 @@ from edgemask.quantization.latency import (
     is_enough,
 )
 from edgemask.runtimes import ModelFile, read_model, write_model
+from edgemask.runtimes.profiles import NodeRun
 from edgemask.runtimes.runtime import Array, Runtime
 
 
@@ -110,6 +111,13 @@ class Timed(Runtime):
         self.clock.now += self.nodes
         self.turns.append(self.nodes)
         return {}
+
+    @property
+    def promised(self) -> tuple[str, ...]:
+        return ()
+
+    def profile(self, model: ModelFile, inputs: object) -> tuple[NodeRun, ...]:
+        return ()
 
     def close(self) -> None:
         self.turns.append(0)
