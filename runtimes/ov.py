@@ -83,7 +83,7 @@ class OpenVino(Runtime):
             self._requests.own = self._compiled.create_infer_request()
         request = self._requests.own
         try:
-            request.infer(dict(inputs), share_inputs=True)
+            request.infer(dict(inputs))
         except Exception as error:
             shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
             raise failure(f"OpenVINO failed on {self.device} with {shapes}", error) from error
