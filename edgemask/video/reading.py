@@ -124,6 +124,8 @@ class Video:
         self._source = os.fspath(source)
         self._live = is_endless(self._source)
         self._library = import_av()
+        self._rotation: int | None = None  # of the frames so far, and their display matrix
+        self._matrix: NDArray[np.int32] | None = None
         with contextlib.ExitStack() as opening:
             self._container = opening.enter_context(opened(self._source))
             self._stream = picture_stream(self._container, self._source)
@@ -234,9 +236,13 @@ class Video:
     def _upright(self, frame: "VideoFrame") -> Pixels:
         check_frame_size(frame.width, frame.height, self._source)
         pixels = cast("Pixels", frame.to_ndarray(format="rgb24", threads=1))
-        side_data: Any = frame.side_data
-        matrix = side_data.get("DISPLAYMATRIX")
-        return np.ascontiguousarray(pixels if matrix is None else turned(pixels, np.frombuffer(matrix, np.int32)))
+        # PyAV's side data and its frame hold each other: a frame that is asked for it stays until the next collection.
+        if frame.rotation != self._rotation:
+            side_data: Any = frame.side_data
+            matrix = side_data.get("DISPLAYMATRIX")
+            self._rotation = frame.rotation
+            self._matrix = None if matrix is None else np.frombuffer(bytes(matrix), np.int32)
+        return np.ascontiguousarray(pixels if self._matrix is None else turned(pixels, self._matrix))
 
 
 def turned(pixels: Pixels, matrix: NDArray[np.int32]) -> Pixels:
