@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
+import onnx
+
 # The work of a detector. Shapes and indices beside it may be anywhere.
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "RoiAlign", "NonMaxSuppression", "TopK")
 # Words in the names that optimisation and quantization give the same work; ConvTranspose before Conv, which it holds.
@@ -19,6 +21,11 @@ def heavy_operator(operator: str) -> str | None:
     if operator in HEAVY:
         return operator
     return next((meant for form, meant in _FORMS if form in operator), None)
+
+
+def has_heavy(proto: onnx.ModelProto) -> bool:
+    """Whether a graph, or a function of it, does any of the work of `HEAVY`."""
+    return any(heavy_operator(node.op_type) for part in (proto.graph, *proto.functions) for node in part.node)
 
 
 def strays(session: Any, promised: Collection[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from edgemask.checks import Described, refuse
 from edgemask.detections import Detections
 from edgemask.errors import ForkedProcessError, ModelFileError, UsageError
 from edgemask.images import load_image
+from edgemask.runtimes.assignment import has_heavy
 from edgemask.runtimes.devices import open_runtime
 from edgemask.runtimes.inputs import (
     Boxes,
@@ -210,6 +211,7 @@ class Detector:
             promised=runtime.promised,
             strays=runtime.strays,
             spec=self.spec,
+            heavy=has_heavy(model.proto),
             precision=self._options.precision,
             image="a drawn scene" if image is None else str(image) if isinstance(image, str | Path) else "an image",
         )

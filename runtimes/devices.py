@@ -126,6 +126,8 @@ def _first_of(
             if reason := entry.runtime.unavailable(entry.target):
                 raise reason
             return entry.runtime(model, entry.target, options, fallback=fallback), tuple(refusals)
+        except UsageError:
+            raise  # a wrong option must not choose the device
         except EdgemaskError as error:
             line = f"{entry.name}: {error.problem}: {error.remedy}"
             refusals.append(" ".join(line.split()))  # a library's words may go over several lines

@@ -2,11 +2,13 @@
 
 import contextlib
 import ctypes
+import functools
 import importlib.metadata
 import importlib.util
 import io
 import re
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +22,15 @@ _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 _NAME_LENGTH = 256
 # Numbers of CUDA's driver API (cuda.h).
 _MAJOR, _MINOR = 75, 76
-_NO_DEVICE, _MISMATCH, _COMPATIBILITY = 100, 803, 804
+_NOT_INITIALIZED, _STUB, _NO_DEVICE, _MISMATCH, _COMPATIBILITY = 3, 34, 100, 803, 804
 _MEANINGS = {
+    _NOT_INITIALIZED: "this process was forked from one that uses it: spawn it in place of that",
+    _STUB: "a stub of it was found first, which is for linking only: look at LD_LIBRARY_PATH",
     _NO_DEVICE: "it shows no GPU",
     _MISMATCH: "its parts are of different versions: the machine needs a restart",
     _COMPATIBILITY: "this container's CUDA is too new for it",
 }
+_LOADING = threading.Lock()  # what is printed meanwhile is thrown away, of every thread
 _LIBRARY = re.compile(r"(lib[\w.+-]+\.so[\d.]*|[\w-]+\.dll)")
 
 
@@ -200,16 +205,28 @@ def _libraries(provider: str, number: str) -> None:
 
 
 def load_libraries(provider: str) -> None:
-    """Loads the libraries of CUDA, cuDNN and TensorRT that came as Python packages, where they did.
+    """Loads the libraries of CUDA, cuDNN and TensorRT that came as Python packages, where they did; once.
 
     Args:
         provider: `cuda` or `tensorrt`.
     """
+    with _LOADING:
+        _load_packages()
+        if provider == "tensorrt":
+            _load_tensorrt()
+
+
+@functools.cache
+def _load_packages() -> None:
     import onnxruntime
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints of every library that it does not find
         onnxruntime.preload_dlls()
-    package = importlib.util.find_spec("tensorrt_libs") if provider == "tensorrt" else None
+
+
+@functools.cache
+def _load_tensorrt() -> None:
+    package = importlib.util.find_spec("tensorrt_libs")
     if package is None or package.origin is None:
         return
     for pattern in ("libnvinfer.so.*", "libnvinfer_plugin.so.*", "libnvonnxparser.so.*"):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 from edgemask.checks import Described, refuse
+from edgemask.errors import UsageError
 from edgemask.processors import thread_count
 from edgemask.spec import ModelSpec
 
@@ -24,12 +25,14 @@ class RuntimeOptions:
     Attributes:
         threads: processors to use; None: all that this process may use, by affinity and control group.
         precision: arithmetic of what the file has in float32. `file` is float32 itself: bfloat16 and TF32, which
-            libraries take by default where the processor has them, are off. `tf32` is for `cuda`, `bf16` and `fp16`
-            are for `openvino`, `fp16` is for `tensorrt` too. What a file has in float16 or INT8 is left to the file.
+            libraries take by default where the processor has them, are off. `tf32` is for `cuda` and `tensorrt`, `bf16`
+            for OpenVINO's CPU, `fp16` for its GPU and NPU and for `tensorrt`. What a file has in float16 or INT8 is
+            left to the file.
         cache: whether compiled models are kept for the next opening; a folder keeps them there.
-        memory_limit: MiB of GPU memory that ONNX Runtime may take; None: what it needs.
+        memory_limit: MiB of GPU memory that ONNX Runtime may take on `cuda` and `tensorrt`; None: what it needs.
         streams: requests that OpenVINO works on at a time; 1 is for short latency, more are for many threads.
-        library: options of the library itself, by its own names, which win over ours.
+        library: options of the library itself, by its own names, which win over ours; but for those that say on which
+            device it runs, where it keeps what it compiled, and whether it tells what runs where.
 
     Raises:
         UsageError: a value that cannot be meant.
@@ -49,10 +52,28 @@ class RuntimeOptions:
                 refuse(name, f"a whole number of at least {least}", value)
         if self.precision not in PRECISIONS:
             refuse("precision", " or ".join(PRECISIONS), self.precision)
+        if not isinstance(self.cache, bool | str | os.PathLike):
+            refuse("cache", "True, False or a folder", self.cache)
+        if not isinstance(self.library, Mapping):
+            refuse("library", "a mapping of names to values", self.library)
         if not all(isinstance(word, str) for pair in self.library.items() for word in pair):
             refuse("library", "names and values as text", Described(repr(dict(self.library))))
 
 
+_DEFAULT = RuntimeOptions()
+_HAVE = {
+    "memory_limit": "leave it out; cuda and tensorrt have it",
+    "streams": "leave it out; openvino has it",
+    "library": "leave it out; threads is the one that it has",
+}
+# Options of the libraries that would undo what edgemask promises, and what to use in their place.
+_CACHES = ("trt_engine_cache_path", "trt_timing_cache_path", "CACHE_DIR")
+_OURS = {
+    **dict.fromkeys(_CACHES, "choose the folder with cache=FOLDER"),
+    "device_id": "name the GPU in the device, such as cuda:1",
+    "session.record_ep_graph_assignment_info": "leave it out: placement is known by it",
+    "PERF_COUNT": "leave it out: `edgemask inspect --device` and Detector.placement() show times",
+}
 # For models that are opened in passing, such as parts of a graph: nothing of them is kept.
 UNCACHED = RuntimeOptions(cache=False)
 
@@ -87,14 +108,29 @@ def _value(key: str, text: str) -> object:
     return int(text)
 
 
-def check_precision(options: RuntimeOptions, device: str, supported: Sequence[str]) -> None:
-    """Refuses an arithmetic that a device does not offer, before it would be ignored in silence.
+def check_options(
+    options: RuntimeOptions, device: str, *, precisions: Sequence[str] = (), others: Sequence[str] = ()
+) -> None:
+    """Refuses what a device does not offer, before it would be ignored in silence.
+
+    Args:
+        options: what the user asked for.
+        device: for the message.
+        precisions: those that it offers beside `file`.
+        others: of `memory_limit`, `streams` and `library`, those that it has.
 
     Raises:
-        UsageError: it is none of `supported`, nor `file`.
+        UsageError: an option that it does not have, or one of the library's that is not the user's to set.
     """
-    if options.precision not in ("file", *supported):
-        refuse("precision", f"{' or '.join(('file', *supported))} on {device}", options.precision)
+    if options.precision not in ("file", *precisions):
+        refuse("precision", f"{' or '.join(('file', *precisions))} on {device}", options.precision)
+    for name in ("memory_limit", "streams", "library"):
+        if name not in others and getattr(options, name) != getattr(_DEFAULT, name):
+            got = ", ".join(options.library) if name == "library" else name
+            raise UsageError(f"{device} has no option {got}", _HAVE[name])
+    for name, instead in _OURS.items():
+        if name in options.library:
+            raise UsageError(f"the option {name} is not for you to set", instead)
 
 
 def session_threads(options: RuntimeOptions) -> int:
@@ -115,6 +151,11 @@ def session_entries(*, alone: bool) -> dict[str, str]:
     return entries
 
 
+def changing(spec: ModelSpec) -> bool:
+    """Whether shapes inside the graph change from run to run: with the image, the batch, or what is found."""
+    return None in (spec.canvas, spec.batch) or spec.outputs == "flat"
+
+
 def cuda_options(options: RuntimeOptions, spec: ModelSpec, number: str) -> dict[str, str]:
     """Options of ONNX Runtime's CUDA provider.
 
@@ -123,17 +164,16 @@ def cuda_options(options: RuntimeOptions, spec: ModelSpec, number: str) -> dict[
         spec: of the model.
         number: of the GPU.
     """
-    dynamic = spec.canvas is None
     values = {
         "device_id": number,
         "use_tf32": "1" if options.precision == "tf32" else "0",
-        # An exhaustive search would be repeated for every new size of image: 634 ms against 2 ms for a shape.
-        "cudnn_conv_algo_search": "HEURISTIC" if dynamic else "EXHAUSTIVE",
+        # An exhaustive search would be repeated for every new shape: 634 ms against 2 ms.
+        "cudnn_conv_algo_search": "HEURISTIC",
         # With changing shapes the largest workspace of all would stay reserved.
-        "cudnn_conv_use_max_workspace": "0" if dynamic else "1",
+        "cudnn_conv_use_max_workspace": "0" if changing(spec) else "1",
         # Blocks of one shape are asked for once: doubling would take most of the memory that a Jetson's GPU shares with
         # all else. With changing shapes it would leave a block of each size.
-        "arena_extend_strategy": "kNextPowerOfTwo" if dynamic else "kSameAsRequested",
+        "arena_extend_strategy": "kNextPowerOfTwo" if changing(spec) else "kSameAsRequested",
     }
     if options.memory_limit is not None:
         values["gpu_mem_limit"] = str(options.memory_limit * _MEBIBYTE)

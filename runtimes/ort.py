@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgemask.errors import DeviceUnavailable
+from edgemask.errors import DeviceUnavailable, UsageError
 from edgemask.runtimes.assignment import strays
 from edgemask.runtimes.modelfile import ModelFile
-from edgemask.runtimes.options import UNCACHED, RuntimeOptions, check_precision, session_entries, session_threads
+from edgemask.runtimes.options import UNCACHED, RuntimeOptions, changing, check_options, session_entries, session_threads
 from edgemask.runtimes.profiles import NodeRun, onnxruntime_nodes
 from edgemask.runtimes.runtime import Array, Runtime, failure
 from edgemask.runtimes.widening import float32_data
@@ -24,7 +24,6 @@ class OrtCpu(Runtime):
 
     provider = CPU_PROVIDER
     installation = "pip install 'edgemask[cpu]'"
-    precisions: tuple[str, ...] = ()
 
     @classmethod
     def unavailable(cls, target: str) -> DeviceUnavailable | None:
@@ -33,9 +32,7 @@ class OrtCpu(Runtime):
             import onnxruntime  # noqa: F401
         except ImportError as error:
             return DeviceUnavailable(f"onnxruntime cannot be imported ({error})", cls.installation)
-        if (
-            os.environ.get(_FROM_MODEL) == "1"
-        ):  # sessions are opened with the library's defaults then, whatever is asked
+        if os.environ.get(_FROM_MODEL) == "1":  # sessions take the library's defaults then, whatever is asked
             return DeviceUnavailable(f"{_FROM_MODEL}=1 makes ONNX Runtime ignore the options it is given", "unset it")
         return None
 
@@ -45,7 +42,7 @@ class OrtCpu(Runtime):
         """Opens the model; then holds the providers and the nodes' places against the promise. See `Runtime`."""
         self.device = self._name(target)
         self._target, self._options = target, options
-        check_precision(options, self.device, self.precisions)
+        self._check(options)
         self._session: Any = self._open(model)
         used = self._session.get_providers()
         if used[0] != self.provider:
@@ -93,7 +90,7 @@ class OrtCpu(Runtime):
             settings.enable_profiling, settings.profile_file_prefix = True, profile
         settings.log_severity_level = 3
         # Memory patterns are made for one shape; with changing shapes they pile up.
-        settings.enable_mem_pattern = model.spec.canvas is not None
+        settings.enable_mem_pattern = not changing(model.spec)
         entries = session_entries(alone=self.provider == CPU_PROVIDER)
         for name, value in {**entries, **self._library_entries()}.items():
             settings.add_session_config_entry(name, value)
@@ -106,6 +103,14 @@ class OrtCpu(Runtime):
             )
         except Exception as error:
             raise failure(f"ONNX Runtime cannot open {model.path} on {self.device}", error) from error
+
+    def _check(self, options: RuntimeOptions) -> None:
+        check_options(options, self.device, others=["library"])
+        if unknown := [name for name in options.library if not is_of_session(name)]:
+            raise UsageError(
+                f"{self.device} has no option {', '.join(unknown)}",
+                "entries of an ONNX Runtime session have a dot, such as session.intra_op.allow_spinning=0",
+            )
 
     def _values(self, session: Any, inputs: Mapping[str, Array]) -> list[Array]:
         values: list[Array] = session.run(self._outputs, dict(inputs))
@@ -131,3 +136,8 @@ class OrtCpu(Runtime):
 
     def _remedy(self) -> str:
         return "reinstall onnxruntime"
+
+
+def is_of_session(name: str) -> bool:
+    """Whether an option of ONNX Runtime is one of its sessions, not of a provider."""
+    return "." in name

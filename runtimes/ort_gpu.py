@@ -1,21 +1,30 @@
 """ONNX Runtime on NVIDIA GPUs: its CUDA and TensorRT providers. Neither has been run by us on a GPU yet."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 import edgemask
-from edgemask.errors import DeviceUnavailable
+from edgemask.errors import DeviceUnavailable, UsageError
 from edgemask.progress import waiting
 from edgemask.runtimes import nvidia
 from edgemask.runtimes.cache import Entry, open_entry
 from edgemask.runtimes.modelfile import ModelFile
-from edgemask.runtimes.options import UNCACHED, RuntimeOptions, cuda_options, shrinking_run, tensorrt_options
-from edgemask.runtimes.ort import CPU_PROVIDER, OrtCpu
+from edgemask.runtimes.options import (
+    UNCACHED,
+    RuntimeOptions,
+    changing,
+    check_options,
+    cuda_options,
+    shrinking_run,
+    tensorrt_options,
+)
+from edgemask.runtimes.ort import CPU_PROVIDER, OrtCpu, is_of_session
 from edgemask.runtimes.runtime import Array
 
-_WARNING, _FATAL = 2, 4  # of ONNX Runtime's log levels; the first is its default
+_TF32 = "NVIDIA_TF32_OVERRIDE"  # "0" keeps NVIDIA's libraries from TF32, whatever they are told
 
 
 class OrtCuda(OrtCpu):
@@ -26,7 +35,7 @@ class OrtCuda(OrtCpu):
 
     provider = "CUDAExecutionProvider"
     installation = nvidia.INSTALLATION
-    precisions = ("tf32",)
+    precisions: tuple[str, ...] = ("tf32",)
     memory = "cuda"  # where inputs are put, in ONNX Runtime's words
     _kind = "cuda"
 
@@ -39,17 +48,14 @@ class OrtCuda(OrtCpu):
         self, model: ModelFile, target: str, options: RuntimeOptions = UNCACHED, *, fallback: bool = False
     ) -> None:
         """Loads the CUDA libraries that came as Python packages, then opens the model. See `Runtime`."""
-        import onnxruntime
-
         nvidia.load_libraries(self._kind)
-        onnxruntime.set_default_logger_severity(_FATAL)  # what it would print of a failure is in our error
         self._number = int(target)
-        self._shrinks = model.spec.canvas is None
+        self._shrinks = changing(model.spec)
         self._buffers = threading.local()
-        try:
-            super().__init__(model, target, options, fallback=fallback)
-        finally:
-            onnxruntime.set_default_logger_severity(_WARNING)
+        super().__init__(model, target, options, fallback=fallback)
+
+    def _check(self, options: RuntimeOptions) -> None:
+        check_options(options, self.device, precisions=self.precisions, others=["memory_limit", "library"])
 
     def _values(self, session: Any, inputs: Mapping[str, Array]) -> list[Array]:
         """Runs with the images in a buffer of the GPU that is used again, one for each thread."""
@@ -95,7 +101,7 @@ class OrtCuda(OrtCpu):
         return model.data
 
     def _library_entries(self) -> Mapping[str, str]:
-        return {name: value for name, value in self._options.library.items() if _is_of_session(name)}
+        return {name: value for name, value in self._options.library.items() if is_of_session(name)}
 
     def _providers(self, model: ModelFile) -> list[Any]:
         own = _with_library(cuda_options(self._options, model.spec, self._target), self._options)
@@ -119,7 +125,7 @@ class OrtTensorRt(OrtCuda):
     """
 
     provider = "TensorrtExecutionProvider"
-    precisions = ("fp16",)
+    precisions = ("tf32", "fp16")
     _kind = "tensorrt"
 
     def __init__(
@@ -128,12 +134,18 @@ class OrtTensorRt(OrtCuda):
         """Opens the model with the engines of the last time, or builds them. See `Runtime`.
 
         Raises:
+            UsageError: float32 is asked for, which TensorRT would compute in TF32, and as `Runtime` says.
             DeviceUnavailable: the model takes any size or number of images, and as `Runtime` says.
         """
         if None in (model.spec.canvas, model.spec.batch):
             raise DeviceUnavailable(
                 f"TensorRT compiles for one shape, and {model.path} takes images of any size or number",
                 "export it with --shape HxW --batch N --target tensorrt",
+            )
+        if options.precision == "file" and model.spec.precision != "fp16" and os.environ.get(_TF32) != "0":
+            raise UsageError(
+                f"TensorRT would compute in TF32 what {model.path.name} has in float32: its provider cannot turn it off",
+                f"allow it with --option precision=tf32, or set {_TF32}=0 in the environment",
             )
         self._entry = _entry(model, target, options)
         super().__init__(model, target, options, fallback=fallback)
@@ -163,7 +175,7 @@ class OrtTensorRt(OrtCuda):
         own = _with_library(tensorrt_options(self._options, model.spec, self._target, folder), self._options)
         return [
             (self.provider, own),
-            (OrtCuda.provider, cuda_options(UNCACHED, model.spec, self._target)),
+            (OrtCuda.provider, cuda_options(self._options, model.spec, self._target)),
             CPU_PROVIDER,
         ]
 
@@ -181,16 +193,12 @@ def _entry(model: ModelFile, target: str, options: RuntimeOptions) -> Entry | No
         "edgemask": edgemask.__version__,
         "device": f"{gpu.name}, compute capability {gpu.compute_capability}",
         "driver": "CUDA {}.{}, ".format(*driver.cuda) + nvidia.driver_build(),
+        "environment": f"{_TF32}={os.environ.get(_TF32)}",
         "options": repr(sorted(_with_library(tensorrt_options(options, model.spec, target, None), options).items())),
     }
     return open_entry(facts, title=f"TensorRT engine of {model.path.name}", cache=options.cache)
 
 
-def _is_of_session(name: str) -> bool:
-    """Whether an option of the library is one of its sessions, not of a provider."""
-    return "." in name
-
-
 def _with_library(own: Mapping[str, str], options: RuntimeOptions) -> dict[str, str]:
     """Ours, and what the user asked of the provider by its own names."""
-    return {**own, **{name: value for name, value in options.library.items() if not _is_of_session(name)}}
+    return {**own, **{name: value for name, value in options.library.items() if not is_of_session(name)}}

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from edgemask.runtimes.profiles import COPY, LAYOUT, NodeRun
+from edgemask.runtimes.profiles import COPY, ENGINE, LAYOUT, NodeRun
 from edgemask.spec import ModelSpec
 
 _OTHER = "others"
 # Arithmetic that a file of a precision asks of its heavy nodes, beside float32.
 _OF_FILES = {"fp32": (), "fp16": ("float16",), "int8": ("int8",)}
+_INDICES = ("int32", "int64", "I32", "I64", "i32", "i64")  # TopK and NMS take them too, and round nothing
 _OF_OPTIONS = {"bf16": ("bfloat16",), "fp16": ("float16",)}
 
 
@@ -72,6 +73,7 @@ def placement_of(
     promised: Sequence[str],
     strays: Iterable[str],
     spec: ModelSpec,
+    heavy: bool,
     precision: str,
     image: str,
 ) -> DevicePlacement:
@@ -83,17 +85,20 @@ def placement_of(
         promised: providers on which the heavy nodes have to be.
         strays: heavy nodes that the library assigned elsewhere, in words.
         spec: of the model.
+        heavy: whether the graph has heavy nodes.
         precision: of `RuntimeOptions`.
         image: what it was run on.
     """
     total = sum(node.microseconds for node in nodes) or 1.0
     elsewhere = dict.fromkeys(strays)
-    heavy = [node for node in nodes if node.heavy]
-    for share in _shares([node for node in heavy if node.provider not in promised], total):
+    told = [node for node in nodes if node.heavy]
+    for share in _shares([node for node in told if node.provider not in promised], total):
         elsewhere[f"{share.nodes} {share.operator} on {share.provider}"] = None
     problems = [f"not on {device}: {stray}" for stray in elsewhere]
-    wanted = {"float32", "", *_OF_FILES[spec.precision], *_OF_OPTIONS.get(precision, ())}
-    unasked = _shares([node for node in heavy if node.arithmetic not in wanted], total)
+    wanted = {"float32", "", *_INDICES, *_OF_FILES[spec.precision], *_OF_OPTIONS.get(precision, ())}
+    if heavy and not told and not _engines(nodes):
+        problems.append("the library tells of none of the graph's heavy nodes")
+    unasked = _shares([node for node in told if node.arithmetic not in wanted], total)
     problems += [f"{share.nodes} {share.operator} in {share.arithmetic}, which nobody asked for" for share in unasked]
     return DevicePlacement(
         device=device,
@@ -103,7 +108,7 @@ def placement_of(
         providers=_by_provider(nodes, total),
         operators=_shares(nodes, total),
         problems=tuple(problems),
-        notes=tuple(_notes(nodes, heavy, spec, precision)),
+        notes=tuple(_notes(nodes, told, spec, precision)),
     )
 
 
@@ -140,7 +145,8 @@ def _share(operator: str, provider: str, arithmetic: str, nodes: Sequence[NodeRu
 def _notes(nodes: Sequence[NodeRun], heavy: Sequence[NodeRun], spec: ModelSpec, precision: str) -> Iterable[str]:
     types = {node.arithmetic for node in heavy}
     missing = [name for name in _OF_FILES[spec.precision] if name not in types]
-    if missing and "" not in types:
+    hidden = _engines(nodes) or "" in types
+    if missing and not hidden:
         yield f"the file is {spec.precision}, yet nothing heavy is computed in {missing[0]} here"
     if precision == "tf32":
         yield "float32 on this device is TF32, as asked"
@@ -150,5 +156,9 @@ def _notes(nodes: Sequence[NodeRun], heavy: Sequence[NodeRun], spec: ModelSpec, 
     layouts = sum(node.kind == LAYOUT for node in nodes)
     if layouts:
         yield f"{layouts} changes of layout in each run"
-    if "" in types or any(node.operator.startswith("TRTKernel") for node in nodes):
+    if hidden:
         yield "what TensorRT does inside an engine is not told: neither its operators nor their arithmetic"
+
+
+def _engines(nodes: Sequence[NodeRun]) -> bool:
+    return any(node.operator.startswith(ENGINE) for node in nodes)

@@ -10,6 +10,7 @@ from edgemask.errors import DeviceUnavailable
 from edgemask.runtimes.assignment import heavy_operator
 
 COPY, LAYOUT = "copy", "layout"
+ENGINE = "TRTKernel"  # begins the type of the node that is a TensorRT engine
 _KERNEL = "_kernel_time"  # ends the name of ONNX Runtime's event for the work itself
 _COPIES = ("MemcpyToHost", "MemcpyFromHost")
 _LAYOUTS = ("ReorderInput", "ReorderOutput", "Reorder")
@@ -92,27 +93,34 @@ def _onnxruntime_node(event: Mapping[str, Any]) -> NodeRun:
 def _of_tensors(operator: str, inputs: Iterable[Mapping[str, Any]]) -> str:
     """The arithmetic of a node by the type of its first input; of an engine nothing is known."""
     first = next((name for entry in inputs for name in entry), "")
-    return "" if operator.startswith("TRTKernel") else _ARITHMETIC.get(first, first)
+    return "" if operator.startswith(ENGINE) else _ARITHMETIC.get(first, first)
 
 
 def openvino_nodes(profile: Iterable[Any], device: str) -> tuple[NodeRun, ...]:
-    """The nodes that ran, of the profile of an OpenVINO request.
+    """The nodes that ran, of the profile of an OpenVINO request, which leaves out those below a microsecond.
 
     Args:
         profile: its `profiling_info`.
-        device: what ran it, in OpenVINO's words.
+        device: what ran it, in OpenVINO's words; it does not tell of single nodes.
+
+    Raises:
+        DeviceUnavailable: there is no node in it.
     """
-    return tuple(
-        NodeRun(
-            name=node.node_name,
-            operator=node.node_type,
-            heavy=_OPENVINO_HEAVY.get(node.node_type),
-            kind=LAYOUT if node.node_type in _LAYOUTS else "",
-            provider=device,
-            arithmetic=_ARITHMETIC.get(ending := node.exec_type.rpartition("_")[2], ending),
-            microseconds=node.real_time.total_seconds() * 1e6,
-            bytes=0,
-        )
-        for node in profile
-        if node.status.name == "EXECUTED"
+    nodes = tuple(_openvino_node(node, device) for node in profile if node.status.name == "EXECUTED")
+    if not nodes:
+        raise DeviceUnavailable("OpenVINO's profile names no node", "take a newer openvino")
+    return nodes
+
+
+def _openvino_node(node: Any, device: str) -> NodeRun:
+    ending = node.exec_type.rpartition("_")[2]
+    return NodeRun(
+        name=node.node_name,
+        operator=node.node_type,
+        heavy=_OPENVINO_HEAVY.get(node.node_type),
+        kind=LAYOUT if node.node_type in _LAYOUTS else "",
+        provider=device,
+        arithmetic=_ARITHMETIC.get(ending, ending),
+        microseconds=node.real_time.total_seconds() * 1e6,
+        bytes=0,
     )

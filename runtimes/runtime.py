@@ -24,7 +24,7 @@ _NO_MEMORY = re.compile(
 # What they say of an option that they do not know, or of its value.
 _NO_OPTION = re.compile(
     r"unknown provider option|failed to parse provider option|unsupported property|not found property|"
-    r"invalid value.{0,80}for property|wrong value.{0,80}for property",
+    r"(invalid|wrong) value.{0,80}for property|wrong value of |could not read .{1,80} from str|\bstoi\b",
     re.IGNORECASE,
 )
 # Where in its own source files ONNX Runtime noticed it, and on which machine.

@@ -15,7 +15,7 @@ from edgemask.errors import DependencyMissing, DeviceUnavailable, UsageError
 from edgemask.images import load_image
 from edgemask.runtimes.detector import Detector, ResultOf, Source
 from edgemask.runtimes.inputs import Boxes, refuse_proposals
-from edgemask.runtimes.options import RuntimeOptions, check_precision
+from edgemask.runtimes.options import RuntimeOptions, check_options
 from edgemask.runtimes.placement import DevicePlacement
 from edgemask.runtimes.runtime import Array
 from edgemask.runtimes.stream import Steps
@@ -58,9 +58,7 @@ class TorchDetector(Detector):
             ) from error
         options = options or RuntimeOptions()
         place = _place(path, device)
-        check_precision(options, device, ())
-        if options.library:
-            refuse("option", "threads alone on torch", Described(", ".join(options.library)))
+        check_options(options, device)
         if place != "cpu" and not (torch.cuda.is_available() and torch.device(place).index < torch.cuda.device_count()):
             raise DeviceUnavailable(f"PyTorch sees no GPU for {device}", "`edgemask doctor` says what is missing")
         if options.threads is not None:

@@ -80,7 +80,7 @@ JETSON = replace(
 def show(
     found: Diagnosis, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
 ) -> tuple[int, str]:
-    monkeypatch.setattr("edgemask.doctor.diagnose", lambda model, devices: found)
+    monkeypatch.setattr("edgemask.doctor.diagnose", lambda model, devices, options: found)
     code = main(["doctor", *words])
     return code, capsys.readouterr().out
 

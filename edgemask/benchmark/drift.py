@@ -43,7 +43,7 @@ def drift_notes(
     if before.load is not None and before.load > BUSY:
         yield f"the machine was not idle before: its load was {before.load:g}"
     if after.load is not None and after.load > threads + BUSY:
-        yield f"others used the machine, too: at the end its load was {after.load:g}, for {threads} threads"
+        yield f"others used the machine, too: at the end its load was {after.load:g}, of which {threads} ours"
     if None not in (before.megahertz, after.megahertz) and after.megahertz < CLOCK_FELL * before.megahertz:  # type: ignore[operator]
         yield f"the processors' clock fell from {before.megahertz:g} to {after.megahertz:g} MHz"
     for result in results:

@@ -67,7 +67,9 @@ def notes_on_options(files: Sequence[FileEntry]) -> Iterator[str]:
 
 
 def notes_on_plan(plan: BenchPlan) -> Iterator[str]:
-    """What the scenario of MLPerf is here, and what not."""
+    """What peak memory and the scenario of MLPerf are here, and what not."""
+    if plan.memory:
+        yield "peak memory is that of the process: what a GPU has of its own is not in it"
     if plan.scenario is None:
         return
     yield (

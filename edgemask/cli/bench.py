@@ -56,7 +56,7 @@ def bench(
     batch: Annotated[
         list[int] | None, typer.Option(metavar="N", min=1, help="Images a call, too; may be repeated.")
     ] = None,
-    streams: Annotated[int, typer.Option(metavar="N", min=1, help="Threads on one detector, too.")] = 1,
+    streams: Annotated[int, typer.Option(metavar="N", min=1, help="Call one detector from so many threads, too.")] = 1,
     memory: Annotated[bool, typer.Option("--memory", help="Peak memory, each in a process of its own.")] = False,
     scenario: Annotated[
         str | None, typer.Option(metavar="S", help="MLPerf's timing rules: single-stream or multi-stream.")

@@ -10,12 +10,13 @@ from rich.text import Text
 
 from edgemask.checks import printable
 from edgemask.cli.answers import answer, working
-from edgemask.cli.options import DEVICES, AsJson
+from edgemask.cli.options import DEVICES, AsJson, LibraryOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from edgemask.doctor import DeviceVerdict, Diagnosis, Jetson, Nvidia, Trial
+    from edgemask.runtimes import RuntimeOptions
 
 EXAMPLE = """\b
 Example: edgemask doctor
@@ -33,6 +34,7 @@ def doctor(
     device: Annotated[
         list[str] | None, typer.Option(metavar="D", help=f"Only this device: {DEVICES}; may be repeated.")
     ] = None,
+    options: LibraryOptions = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which devices work here, and what the others lack.
@@ -42,7 +44,7 @@ def doctor(
     with working("doctor", "cpu"):
         from edgemask.doctor import diagnose
 
-        found = diagnose(model, device)
+        found = diagnose(model, device, options=_options(options))
     answer(
         found,
         as_json=as_json,
@@ -51,6 +53,14 @@ def doctor(
     )
     if found.failed:
         raise typer.Exit(_LACKING)
+
+
+def _options(texts: list[str] | None) -> "RuntimeOptions | None":
+    if texts is None:
+        return None
+    from edgemask.runtimes.options import parse_options
+
+    return parse_options(texts)
 
 
 def _next(found: "Diagnosis") -> list[object]:

@@ -70,16 +70,22 @@ def model_facts(path: str | Path) -> ModelFacts:
     )
 
 
-def trial(path: str, device: str) -> dict[str, Any]:
+def trial(path: str, device: str, options: dict[str, Any]) -> dict[str, Any]:
     """Opens a model as `edgemask.load` does and runs it once on a black image; the fields of a `Trial`.
+
+    Args:
+        path: of the model.
+        device: its name.
+        options: fields of `RuntimeOptions`.
 
     Raises:
         EdgemaskError: it cannot be opened there, or not run.
     """
     from edgemask import load
+    from edgemask.runtimes import RuntimeOptions
 
     before = time.perf_counter()
-    with load(path, device=device) as detector:
+    with load(path, device=device, options=RuntimeOptions(**options)) as detector:
         opened = time.perf_counter()
         spec = detector.spec
         height, width = size = spec.canvas or spec.fixed_size or BLANK_SIZE

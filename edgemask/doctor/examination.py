@@ -1,10 +1,11 @@
 """`diagnose`: the machine looked over, and its devices tried."""
 
+import os
 import platform
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgemask.doctor import devices as probes
 from edgemask.doctor.children import Answer, Question, ask
@@ -22,8 +23,11 @@ from edgemask.doctor.records import (
     Nvidia,
     OpenVinoDevice,
 )
-from edgemask.errors import DependencyMissing, OutputError
+from edgemask.errors import DependencyMissing, OutputError, UsageError
 from edgemask.progress import waiting
+
+if TYPE_CHECKING:
+    from edgemask.runtimes import RuntimeOptions
 
 LOOK_LIMIT = 60.0  # seconds for a library to tell what there is
 TRIAL_LIMIT = 120.0  # seconds for a model to open and run once
@@ -32,7 +36,12 @@ _LOOKS = ("nvidia", "native_libraries", "onnxruntime_build", "openvino_devices")
 _INSTALLATION = "pip install 'edgemask[cpu]', 'edgemask[cuda]' or 'edgemask[openvino]'"
 
 
-def diagnose(model: str | Path | None = None, devices: Sequence[str] | None = None) -> Diagnosis:
+def diagnose(
+    model: str | Path | None = None,
+    devices: Sequence[str] | None = None,
+    *,
+    options: "RuntimeOptions | None" = None,
+) -> Diagnosis:
     """Looks at the machine, its packages and libraries, and says which devices work here.
 
     Nothing of the machine that cannot be read is an error. Native libraries are asked in processes of their own, so
@@ -41,12 +50,15 @@ def diagnose(model: str | Path | None = None, devices: Sequence[str] | None = No
     Args:
         model: a file written by edgemask, to be opened and run once on each device that is there.
         devices: names as for `edgemask.load`; only these are looked at. None: every device.
+        options: with which the model is opened.
 
     Raises:
-        UsageError: no such device.
+        UsageError: no such device, or options without a model.
         ModelFileError: no such file, or no sound edgemask model.
         DependencyMissing: the package onnx is needed to read the model, and not installed.
     """
+    if options is not None and model is None:
+        raise UsageError("options are for opening a model, and none is named", "name a model, or leave them out")
     asked, names = _named(devices or ())
     facts = None if model is None else _model_facts(model)
     looks = [_question("libraries", name, LOOK_LIMIT) for name in _LOOKS]
@@ -55,7 +67,7 @@ def diagnose(model: str | Path | None = None, devices: Sequence[str] | None = No
     driver, native, runtime, openvino = answers[: len(looks)]
     verdicts = [_verdict(name, answer) for name, answer in zip(names, answers[len(looks) :], strict=True)]
     if facts is not None:
-        verdicts = [_tried(facts, verdict) for verdict in verdicts]
+        verdicts = [_tried(facts, verdict, _fields(options)) for verdict in verdicts]
     installed, board, libraries = packages(), jetson(), _libraries(native)
     return Diagnosis(
         system=f"{platform.system()} {platform.release()}",
@@ -123,17 +135,26 @@ def _verdict(device: str, answer: Answer) -> DeviceVerdict:
     return DeviceVerdict(device=device, automatic=automatic, usable=False, reason=reason, remedy=remedy)
 
 
-def _tried(facts: ModelFacts, verdict: DeviceVerdict) -> DeviceVerdict:
+def _tried(facts: ModelFacts, verdict: DeviceVerdict, options: dict[str, Any]) -> DeviceVerdict:
     """The verdict with the model tried, in a process of its own, where the device is there."""
     if not verdict.usable:
         return verdict
     limit = ENGINE_LIMIT if verdict.device.startswith("tensorrt") else TRIAL_LIMIT
     with waiting(f"trying {Path(facts.path).name} on {verdict.device}"):
-        (answer,) = ask([_question("devices", "trial", limit, path=facts.path, device=verdict.device)])
+        question = _question("devices", "trial", limit, path=facts.path, device=verdict.device, options=options)
+        (answer,) = ask([question])
     if answer.problem is not None:
         reason = " ".join(answer.problem.split())
         return replace(verdict, usable=False, reason=reason, remedy=answer.remedy or "try another device")
     return replace(verdict, trial=probes.trial_of(answer.value))
+
+
+def _fields(options: "RuntimeOptions | None") -> dict[str, Any]:
+    """Options as they go to another process."""
+    if options is None:
+        return {}
+    cache = options.cache if isinstance(options.cache, bool) else os.fspath(options.cache)
+    return {**asdict(options), "cache": cache}
 
 
 def _nvidia(answer: Answer) -> Nvidia:

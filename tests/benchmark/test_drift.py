@@ -56,7 +56,7 @@ def test_a_quiet_machine_is_not_noted() -> None:
         (
             QUIET,
             Conditions(2.8, 2600, None),
-            "others used the machine, too: at the end its load was 2.8, for 2 threads",
+            "others used the machine, too: at the end its load was 2.8, of which 2 ours",
         ),
         (QUIET, Conditions(2.0, 2200, None), "clock fell from 2600 to 2200 MHz"),
     ],

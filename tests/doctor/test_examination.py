@@ -16,7 +16,7 @@ from edgemask.doctor.children import Answer, Question
 from edgemask.doctor.devices import model_facts, placement_of, trial
 from edgemask.errors import DeviceUnavailable, ModelFileError, UsageError
 from edgemask.report import to_json
-from edgemask.runtimes import DEVICES
+from edgemask.runtimes import DEVICES, RuntimeOptions
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +123,17 @@ def test_wrong_use(tmp_path: Path) -> None:
         diagnose(devices=["gpu"])
     with pytest.raises(ModelFileError, match="cannot read"):
         diagnose(tmp_path / "none.onnx")
+    with pytest.raises(UsageError, match="options are for opening a model"):
+        diagnose(options=RuntimeOptions(threads=1))
+
+
+def test_a_model_is_tried_with_the_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = answering(monkeypatch, trial=Answer(problem="no"))
+    path = write_toy(tmp_path / "toy.onnx")
+    diagnose(path, ["cpu"], options=RuntimeOptions(threads=1, cache=tmp_path, library={"session.x": "1"}))
+    (question,) = (one for one in asked if one.name.endswith(":trial"))
+    options = json.loads(json.dumps(question.arguments))["options"]  # as it goes to the child
+    assert RuntimeOptions(**options) == RuntimeOptions(threads=1, cache=str(tmp_path), library={"session.x": "1"})
 
 
 def test_facts_and_trial_of_a_model(tmp_path: Path) -> None:
@@ -130,7 +141,9 @@ def test_facts_and_trial_of_a_model(tmp_path: Path) -> None:
     assert facts.bytes == (tmp_path / "toy.onnx").stat().st_size
     assert facts.canvas is None
     assert "--shape HxW" in facts.notes[0]
-    assert trial(str(tmp_path / "toy.onnx"), "cpu")["run_seconds"] > 0
+    assert trial(str(tmp_path / "toy.onnx"), "cpu", {})["run_seconds"] > 0
+    with pytest.raises(UsageError, match="precision: expected file on cpu"):
+        trial(str(tmp_path / "toy.onnx"), "cpu", {"precision": "fp16"})
 
 
 def test_placement_in_a_line() -> None:

@@ -130,6 +130,28 @@ def test_auto_does_not_hide_a_fault_of_ours(model: ModelFile, fake: type[Fake]) 
         open_runtime(model, "auto")
 
 
+@pytest.mark.parametrize(("name", "fallback"), [("auto", False), ("cuda", True)])
+def test_a_wrong_option_does_not_choose_the_device(
+    model: ModelFile, fake: type[Fake], name: str, fallback: bool
+) -> None:
+    fake.failures = {"cuda": UsageError("cuda has no option streams")}
+    with pytest.raises(UsageError, match="no option streams"):
+        open_runtime(model, name, fallback=fallback)
+    assert fake.asked == ["? cuda", "open cuda"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"device": None}, "device: expected the name of one, such as auto or cuda:0, got None"),
+        ({"options": {"threads": 2}}, "options: expected RuntimeOptions, got {'threads': 2}"),
+    ],
+)
+def test_arguments_that_cannot_be_meant(path: Path, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        edgemask.load(path, **values)
+
+
 @pytest.mark.parametrize("name", [entry.name for entry in DEVICES])
 def test_a_device_named_is_that_one_or_an_error(model: ModelFile, fake: type[Fake], name: str) -> None:
     runtime, refusals = open_runtime(model, name)

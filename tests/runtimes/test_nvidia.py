@@ -1,6 +1,9 @@
 """What is found out of NVIDIA's driver and libraries; tests/runtimes/test_faults.py asks the real loader."""
 
 import ctypes
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +64,8 @@ def test_driver(fake: FakeDriver) -> None:
         (100, 1, "it shows no GPU"),
         (803, 1, "its parts are of different versions: the machine needs a restart"),
         (804, 1, "this container's CUDA is too new for it"),
+        (3, 1, "this process was forked from one that uses it"),
+        (34, 1, "a stub of it was found first"),
         (1, 1, "it answers with error 1"),
     ],
 )
@@ -89,6 +94,7 @@ def cuda_12(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     monkeypatch.setattr(onnxruntime, "cuda_version", "12.8", raising=False)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("noise"), raising=False)
+    nvidia._load_packages.cache_clear()
     monkeypatch.setattr(nvidia, "_is_installed", lambda package: package == "onnxruntime-gpu")
     monkeypatch.setattr(nvidia, "driver", lambda: Driver((12, 2), (GPU,)))
 
@@ -98,6 +104,27 @@ def test_nothing_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.setattr(ctypes, "CDLL", lambda name, **options: object())
     assert missing("cuda", "0") is None, "a driver for 12.2 runs libraries of 12.8"
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("cuda_12")
+def test_threads_load_libraries_once_and_leave_the_output_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    loaded: list[int] = []
+
+    def slow() -> None:
+        loaded.append(1)
+        time.sleep(0.05)  # long enough for each thread to replace the output of another
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", slow, raising=False)
+    before = sys.stdout
+    threads = [threading.Thread(target=nvidia.load_libraries, args=("cuda",)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sys.stdout is before
+    assert loaded == [1]
 
 
 @pytest.mark.usefixtures("cuda_12")

@@ -9,7 +9,8 @@ from edgemask.errors import UsageError
 from edgemask.processors import thread_count
 from edgemask.runtimes import RuntimeOptions
 from edgemask.runtimes.options import (
-    check_precision,
+    changing,
+    check_options,
     cuda_options,
     openvino_properties,
     parse_options,
@@ -19,7 +20,8 @@ from edgemask.runtimes.options import (
 )
 
 DEFAULT = RuntimeOptions()
-DYNAMIC, FIXED = SPEC.replace(canvas=None), SPEC.replace(canvas=(64, 64))
+DYNAMIC = SPEC.replace(canvas=None)
+FIXED = SPEC.replace(canvas=(64, 64), batch=1, outputs="padded")
 
 
 def test_defaults() -> None:
@@ -40,6 +42,8 @@ def test_defaults() -> None:
         ({"memory_limit": -1}, "memory_limit: expected a whole number of at least 1"),
         ({"precision": "int8"}, "precision: expected file or tf32 or bf16 or fp16, got 'int8'"),
         ({"library": {"a": 1}}, "library: expected names and values as text"),
+        ({"library": None}, "library: expected a mapping of names to values, got None"),
+        ({"cache": 5}, "cache: expected True, False or a folder, got 5"),
     ],
 )
 def test_values_that_cannot_be_meant(values: dict[str, Any], message: str) -> None:
@@ -70,10 +74,51 @@ def test_options_of_the_command_line_that_cannot_be_meant(text: str) -> None:
 
 
 def test_a_precision_that_a_device_does_not_have() -> None:
-    check_precision(RuntimeOptions(precision="tf32"), "cuda:0", ("tf32",))
-    check_precision(DEFAULT, "cpu", ())
+    check_options(RuntimeOptions(precision="tf32"), "cuda:0", precisions=["tf32"])
+    check_options(DEFAULT, "cpu")
     with pytest.raises(UsageError, match="precision: expected file on cpu, got 'bf16'"):
-        check_precision(RuntimeOptions(precision="bf16"), "cpu", ())
+        check_options(RuntimeOptions(precision="bf16"), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [({"memory_limit": 1}, "memory_limit"), ({"streams": 2}, "streams"), ({"library": {"a": "b"}}, "a")],
+)
+def test_an_option_that_a_device_does_not_have(values: dict[str, Any], name: str) -> None:
+    options = RuntimeOptions(**values)
+    check_options(options, "cuda:0", others=list(values))
+    with pytest.raises(UsageError, match=f"cuda:0 has no option {name}"):
+        check_options(options, "cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("device_id", "cuda:1"),
+        ("trt_engine_cache_path", "cache=FOLDER"),
+        ("trt_timing_cache_path", "cache=FOLDER"),
+        ("CACHE_DIR", "cache=FOLDER"),
+        ("session.record_ep_graph_assignment_info", "placement"),
+        ("PERF_COUNT", "placement"),
+    ],
+)
+def test_options_of_libraries_that_are_ours_to_set(name: str, instead: str) -> None:
+    with pytest.raises(UsageError, match=f"the option {name} is not for you to set") as caught:
+        check_options(RuntimeOptions(library={name: "1"}), "cuda:0", others=["library"])
+    assert instead in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes"),
+    [
+        (FIXED, False),
+        (FIXED.replace(outputs="flat"), True),
+        (FIXED.replace(batch=None), True),
+        (FIXED.replace(canvas=None), True),
+    ],
+)
+def test_shapes_change_with_the_image_the_batch_and_what_is_found(spec: Any, changes: bool) -> None:
+    assert changing(spec) is changes
 
 
 def test_threads_beside_a_gpu_do_not_spin() -> None:
@@ -84,7 +129,7 @@ def test_threads_beside_a_gpu_do_not_spin() -> None:
 def test_cuda() -> None:
     fixed, dynamic = cuda_options(DEFAULT, FIXED, "1"), cuda_options(DEFAULT, DYNAMIC, "1")
     assert (fixed["device_id"], fixed["use_tf32"]) == ("1", "0")
-    assert (fixed["cudnn_conv_algo_search"], dynamic["cudnn_conv_algo_search"]) == ("EXHAUSTIVE", "HEURISTIC")
+    assert (fixed["cudnn_conv_algo_search"], dynamic["cudnn_conv_algo_search"]) == ("HEURISTIC", "HEURISTIC")
     assert (fixed["cudnn_conv_use_max_workspace"], dynamic["cudnn_conv_use_max_workspace"]) == ("1", "0")
     assert (fixed["arena_extend_strategy"], dynamic["arena_extend_strategy"]) == ("kSameAsRequested", "kNextPowerOfTwo")
     assert "gpu_mem_limit" not in fixed

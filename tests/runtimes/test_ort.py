@@ -1,6 +1,7 @@
 """ONNX Runtime: the provider promised is the one in use, nothing falls back, and every run gives the same bits."""
 
 import ctypes
+import dataclasses
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from half_graph import HALF, float_proto, half_file, types_of
 from toy_model import SPEC, toy_proto, write_toy
 
 import edgemask
-from edgemask.errors import DeviceUnavailable, EdgemaskError, ModelFileError, OutOfMemory
+from edgemask.errors import DeviceUnavailable, EdgemaskError, ModelFileError, OutOfMemory, UsageError
 from edgemask.export.half import compute_in_half
 from edgemask.processors import thread_count
 from edgemask.runtimes import ModelFile, RuntimeOptions, nvidia, read_model, write_model
@@ -90,13 +91,19 @@ def test_threads_are_those_that_this_process_may_use(
     assert session.opened.options.intra_op_num_threads == 3
 
 
-@pytest.mark.parametrize("canvas", [None, (64, 64)])
-def test_memory_patterns_are_for_a_fixed_canvas(
-    tmp_path: Path, session: type[Session], canvas: tuple[int, int] | None
+@pytest.mark.parametrize("outputs", ["flat", "padded"])
+def test_memory_patterns_are_for_shapes_that_never_change(
+    model: ModelFile, session: type[Session], outputs: Any
 ) -> None:
-    write_model(toy_proto(), SPEC.replace(canvas=canvas), tmp_path / "m.onnx")
-    OrtCpu(read_model(tmp_path / "m.onnx"), "")
-    assert session.opened.options.enable_mem_pattern == (canvas is not None)
+    spec = SPEC.replace(canvas=(64, 64), batch=1, outputs=outputs)
+    OrtCpu(dataclasses.replace(model, spec=spec), "")
+    assert session.opened.options.enable_mem_pattern == (outputs == "padded")
+
+
+def test_the_cpu_has_no_options_of_a_provider(model: ModelFile) -> None:
+    OrtCpu(model, "", RuntimeOptions(library={"session.intra_op.allow_spinning": "0"})).close()
+    with pytest.raises(UsageError, match="cpu has no option cudnn_conv_algo_search, NUM_STREAMS"):
+        OrtCpu(model, "", RuntimeOptions(library={"cudnn_conv_algo_search": "DEFAULT", "NUM_STREAMS": "2"}))
 
 
 def test_another_provider_than_promised_is_refused(model: ModelFile, session: type[Session]) -> None:

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from toy_model import SPEC, busy_proto, toy_proto
 
-from edgemask.errors import DeviceUnavailable
+from edgemask.errors import DeviceUnavailable, UsageError
 from edgemask.runtimes import ModelFile, RuntimeOptions, nvidia, ort_gpu, read_model, write_model
 from edgemask.runtimes.ort import OrtCpu
 from edgemask.runtimes.ort_gpu import OrtCuda, OrtTensorRt
@@ -116,6 +116,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
     monkeypatch.setattr(nvidia, "load_libraries", lambda provider: None)
     monkeypatch.setattr(nvidia, "driver", lambda: nvidia.Driver((12, 6), gpus))
     monkeypatch.setattr(nvidia, "tensorrt_version", lambda: 100300)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     opened: list[list[Any]] = []
     monkeypatch.setattr(onnxruntime, "InferenceSession", type("OwnSession", (Session,), {"opened": opened}))
     return opened
@@ -127,7 +128,9 @@ def fixed_model(folder: Path) -> ModelFile:
 
 
 def test_tensorrt_has_cuda_behind_it(tmp_path: Path, tensorrt: list[list[Any]]) -> None:
-    options = RuntimeOptions(cache=False, library={"trt_builder_optimization_level": "2"})
+    options = RuntimeOptions(
+        cache=False, precision="tf32", memory_limit=2, library={"trt_builder_optimization_level": "2"}
+    )
     runtime = OrtTensorRt(fixed_model(tmp_path), "1", options)
     assert (runtime.device, runtime.strays) == ("tensorrt:1", ())
     (own, own_options), (behind, behind_options), last = tensorrt[0]
@@ -136,6 +139,23 @@ def test_tensorrt_has_cuda_behind_it(tmp_path: Path, tensorrt: list[list[Any]]) 
     assert own_options["trt_builder_optimization_level"] == "2"
     assert "trt_builder_optimization_level" not in behind_options
     assert "trt_engine_cache_path" not in own_options
+    assert (own_options["trt_max_workspace_size"], behind_options["gpu_mem_limit"]) == ("2097152", "2097152")
+    assert behind_options["use_tf32"] == "1"
+
+
+def test_tensorrt_does_not_compute_float32_in_tf32_unless_asked(
+    tmp_path: Path, tensorrt: list[list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fixed_model(tmp_path)
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+    with pytest.raises(UsageError, match="TensorRT would compute in TF32") as caught:
+        OrtTensorRt(model, "0")
+    assert "precision=tf32" in str(caught.value.remedy)
+    assert "NVIDIA_TF32_OVERRIDE=0" in str(caught.value.remedy)
+    assert tensorrt == []
+    for precision in ("tf32", "fp16"):
+        OrtTensorRt(model, "0", RuntimeOptions(cache=False, precision=precision)).close()
+    assert len(tensorrt) == 2
 
 
 @pytest.mark.parametrize("spec", [SPEC.replace(canvas=None), FIXED.replace(batch=None)])
@@ -169,7 +189,7 @@ def test_what_tensorrt_builds_is_sealed_and_found_again(tmp_path: Path, tensorrt
     assert not folder.exists(), "it was this session's own"
 
 
-@pytest.mark.parametrize("change", ["driver", "version", "options", "model"])
+@pytest.mark.parametrize("change", ["driver", "version", "options", "model", "environment"])
 def test_an_engine_for_something_else_is_not_found(
     tmp_path: Path, tensorrt: list[list[Any]], monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -183,6 +203,10 @@ def test_an_engine_for_something_else_is_not_found(
         monkeypatch.setattr(nvidia, "tensorrt_version", lambda: 100400)
     elif change == "options":
         options = RuntimeOptions(cache=tmp_path / "cache", precision="fp16")
+    elif change == "environment":
+        options = RuntimeOptions(cache=tmp_path / "cache", precision="fp16")
+        OrtTensorRt(model, "0", options).close()
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     else:
         write_model(busy_proto(), FIXED, tmp_path / "m.onnx")
         model = read_model(tmp_path / "m.onnx")

@@ -15,9 +15,9 @@ from onnx import helper
 from toy_model import SPEC, busy_proto, toy_proto
 
 import edgemask
-from edgemask.errors import DeviceUnavailable, EdgemaskError, OutOfMemory, UnsupportedModel
+from edgemask.errors import DeviceUnavailable, EdgemaskError, OutOfMemory, UnsupportedModel, UsageError
 from edgemask.processors import thread_count
-from edgemask.runtimes import ModelFile, read_model, write_model
+from edgemask.runtimes import ModelFile, RuntimeOptions, read_model, write_model
 from edgemask.runtimes.ort import OrtCpu
 from edgemask.runtimes.ov import OpenVino
 
@@ -89,6 +89,48 @@ def test_float32_is_what_it_computes(busy: ModelFile) -> None:
     if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         compiled = core.compile_model(core.read_model(busy.data), "CPU", {"PERFORMANCE_HINT": "LATENCY"})
         assert error(compiled([images, SIZES])["maps"]) > 10 * ROUNDING, "without the hint this processor rounds"
+
+
+@pytest.mark.parametrize(
+    ("target", "precision"), [("CPU", "fp16"), ("AUTO", "fp16"), ("AUTO", "bf16"), ("GPU", "bf16"), ("CPU", "tf32")]
+)
+def test_arithmetic_that_a_device_does_not_have(busy: ModelFile, target: str, precision: Any) -> None:
+    with pytest.raises(UsageError, match=rf"precision: expected file.* on openvino:{target}, got '{precision}'"):
+        OpenVino(busy, target, RuntimeOptions(precision=precision))
+
+
+def test_an_npu_does_not_compute_in_float32(busy: ModelFile, options: SimpleNamespace) -> None:
+    with pytest.raises(UsageError, match="an NPU computes in float16, not in float32") as caught:
+        OpenVino(busy, "NPU")
+    assert "precision=fp16" in str(caught.value.remedy)
+    assert not hasattr(options, "device"), "nothing was compiled"
+    asked = RuntimeOptions(precision="fp16", cache=False)
+    with pytest.raises(DeviceUnavailable):  # there is none here
+        OpenVino(busy, "NPU", asked)
+
+
+@pytest.mark.parametrize(
+    "library",
+    [{"NUM_STREAMS": "abc"}, {"INFERENCE_NUM_THREADS": "many"}, {"PERFORMANCE_HINT": "FAST"}, {"NO_SUCH_THING": "1"}],
+)
+def test_options_that_the_library_refuses(busy: ModelFile, library: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="give an option that the library knows, with a value that it takes"):
+        OpenVino(busy, "CPU", RuntimeOptions(cache=False, library=library))
+
+
+def test_a_device_that_cannot_write_what_it_compiled(
+    busy: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import openvino
+
+    def fail(self: Any) -> None:
+        raise RuntimeError("not implemented")
+
+    monkeypatch.setattr(openvino.CompiledModel, "export_model", fail)
+    runtime = OpenVino(busy, "CPU", RuntimeOptions(cache=tmp_path))
+    assert runtime.run({"images": noise(0), "image_sizes": SIZES})
+    assert caplog.messages == ["compiled m.onnx is not kept: it cannot be written: not implemented"]
+    assert not list(tmp_path.rglob("*.blob"))
 
 
 TELLING = """

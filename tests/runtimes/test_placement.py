@@ -46,6 +46,7 @@ def placed(
         promised=promised,
         strays=(),
         spec=SPEC.replace(precision=file),
+        heavy=True,
         precision=asked,
         image="an image",
     )
@@ -92,6 +93,7 @@ def test_what_the_library_assigned_elsewhere_is_red_though_it_did_not_run(tmp_pa
         promised=(CUDA,),
         strays=(f"2 RoiAlign on {CPU}",),
         spec=SPEC,
+        heavy=True,
         precision="file",
         image="an image",
     )
@@ -120,9 +122,12 @@ def test_arithmetic_that_nobody_asked_for_is_red(
     assert (list(found.problems), list(found.notes)) == (problems, notes)
 
 
-def test_an_engine_tells_nothing_of_its_inside(tmp_path: Path) -> None:
-    nodes = nodes_of(tmp_path, event("TRTKernel_graph_main_0", TENSORRT), event("RoiAlign", CUDA))
-    found = placed(nodes, (TENSORRT, CUDA))
+@pytest.mark.parametrize("file", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("others", [(), ("RoiAlign",)])
+def test_an_engine_tells_nothing_of_its_inside(tmp_path: Path, file: str, others: tuple[str, ...]) -> None:
+    behind = [event(operator, CUDA) for operator in others]
+    nodes = nodes_of(tmp_path, event("TRTKernel_graph_main_0", TENSORRT), *behind)
+    found = placed(nodes, (TENSORRT, CUDA), file=file)
     assert found.ok
     assert found.notes == (
         "what TensorRT does inside an engine is not told: neither its operators nor their arithmetic",
@@ -132,6 +137,19 @@ def test_an_engine_tells_nothing_of_its_inside(tmp_path: Path) -> None:
 def test_a_profile_without_nodes(tmp_path: Path) -> None:
     with pytest.raises(DeviceUnavailable, match="profile names no node"):
         nodes_of(tmp_path)
+
+    with pytest.raises(DeviceUnavailable, match="profile names no node"):
+        openvino_nodes([openvino_node("Convolution", "jit_avx512_f32", "NOT_RUN")], "CPU")
+
+
+def test_a_profile_without_the_heavy_nodes_of_the_graph_is_red(tmp_path: Path) -> None:
+    found = placed(nodes_of(tmp_path, event("Gather", CUDA)))
+    assert found.problems == ("the library tells of none of the graph's heavy nodes",)
+
+
+@pytest.mark.parametrize("kind", ["int32", "int64"])
+def test_indices_may_be_integers(tmp_path: Path, kind: str) -> None:
+    assert placed(nodes_of(tmp_path, event("TopK", CUDA, kind=kind))).ok
 
 
 def openvino_node(kind: str, kernel: str, status: str = "EXECUTED") -> Any:

@@ -99,7 +99,7 @@ def test_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [3]
     with pytest.raises(UsageError, match="precision: expected file on torch"):
         edgemask.load(SAMPLE, device="torch", options=RuntimeOptions(precision="bf16"))
-    with pytest.raises(UsageError, match="threads alone on torch"):
+    with pytest.raises(UsageError, match="torch has no option"):
         edgemask.load(SAMPLE, device="torch", options=RuntimeOptions(library={"a": "1"}))
 
 
