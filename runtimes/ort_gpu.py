@@ -62,12 +62,12 @@ class OrtCuda(OrtCpu):
         import onnxruntime
 
         settings = onnxruntime.RunOptions()
-        if self._shrinks:
-            for key, setting in shrinking_run(f"{self._number}").items():
-                settings.add_run_config_entry(key, setting)
         binding = session.io_binding()
         for name, value in inputs.items():
             if name == "images":
+                if self._shrinks and not self._fits(value):
+                    for key, setting in shrinking_run(f"{self._number}").items():
+                        settings.add_run_config_entry(key, setting)
                 binding.bind_ortvalue_input(name, self._on_device(value))
             else:
                 binding.bind_cpu_input(name, value)
@@ -80,13 +80,16 @@ class OrtCuda(OrtCpu):
     def _on_device(self, images: Array) -> Any:
         import onnxruntime
 
-        kept = getattr(self._buffers, "images", None)
-        if kept is None or tuple(kept.shape()) != images.shape:
-            kept = onnxruntime.OrtValue.ortvalue_from_numpy(images, self.memory, self._number)
-            self._buffers.images = kept
+        if self._fits(images):
+            self._buffers.images.update_inplace(images)
         else:
-            kept.update_inplace(images)
-        return kept
+            self._buffers.images = onnxruntime.OrtValue.ortvalue_from_numpy(images, self.memory, self._number)
+        return self._buffers.images
+
+    def _fits(self, images: Array) -> bool:
+        """Whether this thread's buffer has the shape of the images."""
+        kept = getattr(self._buffers, "images", None)
+        return kept is not None and tuple(kept.shape()) == images.shape
 
     def close(self) -> None:
         """See `Runtime.close`."""

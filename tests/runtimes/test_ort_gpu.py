@@ -53,6 +53,20 @@ def test_bound_inputs_give_what_plain_ones_give(busy: ModelFile) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_memory_is_given_back_with_a_new_shape_only(busy: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def shrinking(number: str) -> dict[str, str]:
+        asked.append(height)
+        return {"memory.enable_memory_arena_shrinkage": "cpu:0"}
+
+    monkeypatch.setattr(ort_gpu, "shrinking_run", shrinking)
+    runtime = CudaOnCpu(busy, "0")
+    for height in (64, 64, 96, 96, 64):
+        runtime.run({"images": noise(0, height), "image_sizes": SIZES})
+    assert asked == [64, 96, 64]
+
+
 def test_the_buffer_is_used_again_for_the_same_shape(busy: ModelFile) -> None:
     runtime = CudaOnCpu(busy, "0")
     buffers = []
