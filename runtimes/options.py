@@ -212,8 +212,8 @@ def tensorrt_options(options: RuntimeOptions, spec: ModelSpec, number: str, fold
 def shrinking_run(number: str) -> dict[str, str]:
     """Entries of a run on a GPU with images of another shape than before: what the arena does not hold is given back.
 
-    After every run it would cost more than it saves: 15-20 % of the time where it was measured, on a CPU. The CPU's arena
-    is not shrunk: it stays as large as the largest image needs.
+    After every run it would cost more than it saves: 15-20 % of the time where it was measured, on a CPU. The CPU's
+    arena is not shrunk: it stays as large as the largest image needs.
     """
     return {"memory.enable_memory_arena_shrinkage": f"gpu:{number}"}
 

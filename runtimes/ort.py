@@ -9,7 +9,14 @@ from typing import Any
 from edgemask.errors import DeviceUnavailable, UsageError
 from edgemask.runtimes.assignment import strays
 from edgemask.runtimes.modelfile import ModelFile
-from edgemask.runtimes.options import UNCACHED, RuntimeOptions, changing, check_options, session_entries, session_threads
+from edgemask.runtimes.options import (
+    UNCACHED,
+    RuntimeOptions,
+    changing,
+    check_options,
+    session_entries,
+    session_threads,
+)
 from edgemask.runtimes.profiles import NodeRun, onnxruntime_nodes
 from edgemask.runtimes.runtime import Array, Runtime, failure
 from edgemask.runtimes.widening import float32_data

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemask.checks import Described, refuse
 from edgemask.detections import Detections
 from edgemask.errors import DependencyMissing, DeviceUnavailable, UsageError
 from edgemask.images import load_image
