@@ -58,6 +58,15 @@ def conv(*, kernel: int = 1, kind: type[nn.Conv2d] = nn.Conv2d, **settings: Any)
     return kind(CHANNELS, CLASSES, kernel, **settings)
 
 
+def transposed(kernel: Any = 2, *, stride: Any = 2, **settings: Any) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(CHANNELS, CHANNELS, kernel, stride=stride, **settings)
+
+
+def hooked(predictor: nn.Sequential, index: int) -> nn.Sequential:
+    predictor[index].register_forward_hook(lambda _, __, maps: maps * 3)
+    return predictor
+
+
 def one_activation_twice() -> nn.Sequential:
     """`named_children` gives the activation once."""
     activation = nn.Tanh()
@@ -95,6 +104,29 @@ FAST: dict[str, Callable[[], nn.Module]] = {
     "one layer": lambda: nn.Sequential(conv(padding="valid", dilation=2)),
     "one activation twice": one_activation_twice,
 }
+# A transposed convolution, by how it is told of: those of windows without overlap become a product.
+UNFOLDED: dict[str, Callable[[], nn.Module]] = {
+    "torchvision's": lambda: MaskRCNNPredictor(CHANNELS, 8, CLASSES),
+    "without bias": lambda: nn.Sequential(transposed(bias=False), nn.ReLU(), conv()),
+    "a block that is not square": lambda: nn.Sequential(transposed((2, 3), stride=(2, 3)), nn.Tanh(), conv()),
+    "no activation": lambda: nn.Sequential(transposed(), conv()),
+    "two activations": lambda: nn.Sequential(transposed(), nn.SiLU(), nn.ReLU6(), conv()),
+}
+FOLDED: dict[str, Callable[[], nn.Module]] = {
+    "overlap": lambda: nn.Sequential(transposed(4, stride=2, padding=1), nn.ReLU(), conv()),
+    "gaps": lambda: nn.Sequential(transposed(2, stride=3), nn.ReLU(), conv()),
+    "padding": lambda: nn.Sequential(transposed(2, stride=2, padding=1), nn.ReLU(), conv()),
+    "output padding": lambda: nn.Sequential(transposed(2, stride=2, output_padding=1), nn.ReLU(), conv()),
+    "dilation": lambda: nn.Sequential(transposed(2, stride=2, dilation=2), nn.ReLU(), conv()),
+    "groups": lambda: nn.Sequential(transposed(2, stride=2, groups=2), nn.ReLU(), conv()),
+    "a norm behind it": lambda: nn.Sequential(transposed(), nn.InstanceNorm2d(CHANNELS), conv()),
+    "a convolution behind it": lambda: nn.Sequential(transposed(), nn.Conv2d(CHANNELS, CHANNELS, 3), conv()),
+    "a hook behind it": lambda: hooked(nn.Sequential(transposed(), nn.ReLU(), conv()), 0),
+    "a hook behind its activation": lambda: hooked(nn.Sequential(transposed(), nn.ReLU(), conv()), 1),
+    "weight_norm": lambda: nn.Sequential(parametrizations.weight_norm(transposed()), nn.ReLU(), conv()),
+}
+
+
 GENERAL: dict[str, Callable[[], nn.Module]] = {
     "no sequence": lambda: Wrapped(nn.ReLU(), conv()),
     "a sequence of its own": lambda: Doubled(nn.ReLU(), conv()),
@@ -140,6 +172,24 @@ def test_the_last_layer_is_computed_for_one_class(name: str) -> None:
     assert logits.std() > 0.1, "there is something to compare"
 
 
+@pytest.mark.parametrize("name", UNFOLDED)
+def test_a_transposed_convolution_without_overlap_is_a_product(name: str) -> None:
+    torch.manual_seed(1)
+    head, logits, expected = of_own_class(UNFOLDED[name](), maps_of(len(LABELS)))
+    assert not any(isinstance(layer, nn.ConvTranspose2d) for layer in head.modules())
+    torch.testing.assert_close(logits, expected, rtol=0, atol=TOLERANCE)
+    assert logits.std() > 0.1, "there is something to compare"
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_any_other_transposed_convolution_stays(name: str) -> None:
+    torch.manual_seed(1)
+    head, logits, expected = of_own_class(FOLDED[name](), maps_of(len(LABELS)))
+    assert head.upsampling is None
+    assert head.last is not None
+    torch.testing.assert_close(logits, expected, rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("name", GENERAL)
 def test_any_other_predictor_is_computed_whole(name: str) -> None:
     torch.manual_seed(1)
@@ -156,10 +206,10 @@ def test_the_model_is_left_as_it_was_and_names_stay() -> None:
     assert list(predictor.state_dict()) == names
     assert head.last is predictor.mask_fcn_logits
     assert [*head.state_dict()] == [
-        "predictor.conv5_mask.weight",
-        "predictor.conv5_mask.bias",
         "last.weight",
         "last.bias",
+        "upsampling.conv5_mask.weight",
+        "upsampling.conv5_mask.bias",
     ]
 
 
