@@ -158,7 +158,15 @@ class Detector:
         self._check()
         if (proposals is None) != (self.spec.proposals == "rpn"):
             refuse_proposals(self.spec)
-        return streamed(sources, proposals, self._steps(), fixed_batch=self.spec.batch, batch=batch, ahead=ahead)
+        return streamed(
+            sources,
+            proposals,
+            self._steps(),
+            fixed_batch=self.spec.batch,
+            batch=batch,
+            ahead=ahead,
+            runs=self._options.streams,
+        )
 
     def run(
         self,

@@ -30,7 +30,8 @@ class RuntimeOptions:
             left to the file.
         cache: whether compiled models are kept for the next opening; a folder keeps them there.
         memory_limit: MiB of GPU memory that ONNX Runtime may take on `cuda` and `tensorrt`; None: what it needs.
-        streams: requests that OpenVINO works on at a time; 1 is for short latency, more are for many threads.
+        streams: images that `cpu` and `openvino` work on at a time, each with its share of the threads: 1 is for a
+            short answer; more are for many, in `Detector.stream` or from threads of the caller. Each has its memory.
         library: options of the library itself, by its own names, which win over ours; but for those that say on which
             device it runs, where it keeps what it compiled, and whether it tells what runs where.
 
@@ -63,7 +64,7 @@ class RuntimeOptions:
 _DEFAULT = RuntimeOptions()
 _HAVE = {
     "memory_limit": "leave it out; cuda and tensorrt have it",
-    "streams": "leave it out; openvino has it",
+    "streams": "leave it out; cpu and openvino have it",
     "library": "leave it out; threads is the one that it has",
 }
 # Options of the libraries that would undo what edgemask promises, and what to use in their place.
@@ -134,8 +135,8 @@ def check_options(
 
 
 def session_threads(options: RuntimeOptions) -> int:
-    """Threads of a session, the one that calls it among them."""
-    return options.threads or thread_count()
+    """Threads of an ONNX Runtime session, the one that calls it among them: each of its runs has so many."""
+    return max(1, (options.threads or thread_count()) // options.streams)
 
 
 def session_entries(*, alone: bool) -> dict[str, str]:
@@ -235,5 +236,5 @@ def openvino_properties(options: RuntimeOptions, spec: ModelSpec, target: str) -
     if options.streams > 1:
         values["NUM_STREAMS"] = str(options.streams)
     if target == "CPU":
-        values["INFERENCE_NUM_THREADS"] = str(session_threads(options))
+        values["INFERENCE_NUM_THREADS"] = str(options.threads or thread_count())
     return values

@@ -112,7 +112,7 @@ class OrtCpu(Runtime):
             raise failure(f"ONNX Runtime cannot open {model.path} on {self.device}", error) from error
 
     def _check(self, options: RuntimeOptions) -> None:
-        check_options(options, self.device, others=["library"])
+        check_options(options, self.device, others=["streams", "library"])
         if unknown := [name for name in options.library if not is_of_session(name)]:
             raise UsageError(
                 f"{self.device} has no option {', '.join(unknown)}",

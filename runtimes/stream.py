@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -24,7 +25,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Steps(Generic[Source, Prepared, Outputs, Result]):
-    """What is done with each image; each step runs in a thread of its own.
+    """What is done with each image; each step runs in threads of its own.
 
     Args:
         prepare: makes the graph's input of what an iterator gave.
@@ -59,6 +60,7 @@ def streamed(
     fixed_batch: int | None,
     batch: int,
     ahead: int,
+    runs: int,
 ) -> Generator[Result, None, None]:
     """The results of images, worked on by `overlapped`; see `Detector.stream`.
 
@@ -69,6 +71,7 @@ def streamed(
         fixed_batch: images that the graph takes at a time; None: any number.
         batch: images that a run waits for.
         ahead: images that may be waiting.
+        runs: how many may be under way at a time.
 
     Raises:
         UsageError: a number that cannot be meant, no iterable, or, in its place, boxes for more or for fewer images.
@@ -80,7 +83,7 @@ def streamed(
         got = Described(f"{type(sources).__module__}.{type(sources).__qualname__}")
         refuse("sources", "an iterable of images", got, "for one image: predict(image); of an array: list(images)")
     given, own = iter(sources), None if boxes is None else iter(boxes)
-    return overlapped(_paired(given, own), steps, least=least, most=most, ahead=ahead, closing=(given, own))
+    return overlapped(_paired(given, own), steps, least=least, most=most, ahead=ahead, runs=runs, closing=(given, own))
 
 
 def _paired(sources: Iterator[Source], boxes: Iterator[Boxes] | None) -> Iterator[tuple[Source, Boxes | tuple[()]]]:
@@ -100,13 +103,14 @@ def overlapped(
     least: int,
     most: int,
     ahead: int,
+    runs: int = 1,
     closing: Sequence[object] = (),
 ) -> Generator[Result, None, None]:
     """Yields the result of each source, in order, while the next ones are worked on.
 
-    At most `ahead` sources, and one run for each of the three steps, are taken beyond what the consumer took. An error
-    of the iterable or of a step is raised in its place, behind all results before it. However the generator ends, its
-    threads have ended then too, as soon as the iterable and the graph let go of them.
+    At most `ahead` sources, `runs` runs and one more for each other step are taken beyond what the consumer took. An
+    error of the iterable or of a step is raised in its place, behind all results before it. However the generator ends,
+    its threads have ended then too, as soon as the iterable and the graph let go of them.
 
     Args:
         sources: iterated in a thread of its own.
@@ -114,10 +118,11 @@ def overlapped(
         least: sources that a run waits for.
         most: sources that a run takes where as many have been read.
         ahead: sources that may be waiting.
+        runs: how many may be under way at a time.
         closing: iterators to close in the end, by the thread that iterated over them, where they can be closed.
     """
     process = os.getpid()
-    work = _Work(sources, steps, least, most, ahead, closing)
+    work = _Work(sources, steps, least, most, ahead, runs, closing)
     try:
         work.start()
         while True:
@@ -144,13 +149,15 @@ class _Work(Generic[Source, Prepared, Outputs, Result]):
         least: int,
         most: int,
         ahead: int,
+        runs: int,
         closing: Sequence[object],
     ) -> None:
         self.finished: SimpleQueue[Result | _End] = SimpleQueue()
-        self.tickets = threading.Semaphore(ahead + 3 * most)
+        self.tickets = threading.Semaphore(ahead + (2 + runs) * most)
         self._sources, self._steps, self._least, self._most, self._closing = sources, steps, least, most, closing
         self._read: SimpleQueue[Prepared | _End] = SimpleQueue()
-        self._ran: SimpleQueue[tuple[list[Prepared], Outputs] | _End] = SimpleQueue()
+        self._ran: SimpleQueue[tuple[list[Prepared], Future[Outputs]] | _End] = SimpleQueue()
+        self._runs = threading.Semaphore(runs)
         self._stopping = False
         self._threads = [
             threading.Thread(target=_to_the_end, args=(work, out), name=f"edgemask {name}", daemon=True)
@@ -194,13 +201,17 @@ class _Work(Generic[Source, Prepared, Outputs, Result]):
         return not self._stopping
 
     def _run(self) -> None:
-        following = self._read.get()
-        while not isinstance(following, _End):
-            batch, behind = self._batch(following)
-            if self._stopping:
-                return
-            self._ran.put((batch, self._steps.run(batch)))
-            following = self._read.get() if behind is None else behind
+        with ThreadPoolExecutor(thread_name_prefix="edgemask run") as pool:
+            following = self._read.get()
+            while not isinstance(following, _End):
+                self._runs.acquire()  # before images are taken: the longer it waits, the fuller a batch can be
+                batch, behind = self._batch(following)
+                if self._stopping:
+                    return
+                running = pool.submit(self._steps.run, batch)
+                running.add_done_callback(lambda _: self._runs.release())
+                self._ran.put((batch, running))
+                following = self._read.get() if behind is None else behind
         _raise_error_of(following)
 
     def _batch(self, first: Prepared) -> tuple[list[Prepared], Prepared | _End | None]:
@@ -218,7 +229,8 @@ class _Work(Generic[Source, Prepared, Outputs, Result]):
 
     def _finish(self) -> None:
         while not isinstance(taken := self._ran.get(), _End):
-            batch, outputs = taken
+            batch, running = taken
+            outputs = running.result()
             for index, one in enumerate(batch):
                 if self._stopping:
                     return

@@ -30,6 +30,8 @@ def test_defaults() -> None:
     )
     assert session_threads(DEFAULT) == thread_count()
     assert session_threads(RuntimeOptions(threads=3)) == 3
+    assert session_threads(RuntimeOptions(threads=4, streams=2)) == 2
+    assert session_threads(RuntimeOptions(threads=2, streams=8)) == 1
 
 
 @pytest.mark.parametrize(

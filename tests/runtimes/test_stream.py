@@ -19,7 +19,7 @@ from toy_model import SPEC, busy_proto, write_toy
 import edgemask
 from edgemask import Detections
 from edgemask.errors import BrokenOutput, EdgemaskError, ForkedProcessError, ImageError, UsageError
-from edgemask.runtimes import Detector, read_model, write_model
+from edgemask.runtimes import Detector, RuntimeOptions, read_model, write_model
 from edgemask.runtimes.stream import Steps, overlapped
 from edgemask.scenes import draw_scene
 from edgemask.semantic import SemanticMap
@@ -113,8 +113,8 @@ def steps(**others: Any) -> Steps[Any, Any, Any, Any]:
     return Steps(**plain | others)
 
 
-def stream_of(items: Any, *, least: int = 1, most: int = 1, ahead: int = 2, **others: Any) -> Any:
-    return overlapped(items, steps(**others), least=least, most=most, ahead=ahead, closing=(items,))
+def stream_of(items: Any, *, least: int = 1, most: int = 1, ahead: int = 2, runs: int = 1, **others: Any) -> Any:
+    return overlapped(items, steps(**others), least=least, most=most, ahead=ahead, runs=runs, closing=(items,))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -162,9 +162,62 @@ def test_three_steps_and_the_consumer_are_at_work_at_once() -> None:
     assert met == {"finish": 0, "run": 1, "prepare": 2}
 
 
-@pytest.mark.parametrize(("most", "ahead"), [(1, 0), (1, 2), (3, 4)])
-def test_an_endless_source_is_read_no_further_than_said(most: int, ahead: int) -> None:
-    limit, taken, read = ahead + 3 * most, 0, 0
+def test_runs_are_under_way_at_once_and_results_stay_in_order() -> None:
+    second = threading.Event()
+    under_way, most_under_way = 0, 0
+    counting = threading.Lock()
+
+    def run(batch: list[int]) -> list[int]:
+        nonlocal under_way, most_under_way
+        with counting:
+            under_way += 1
+            most_under_way = max(most_under_way, under_way)
+        if batch == [0]:
+            assert second.wait(LONG), "the second run does not wait for the first"
+        elif batch == [1]:
+            second.set()
+        with counting:
+            under_way -= 1
+        return batch
+
+    assert list(stream_of(range(20), runs=2, run=run)) == list(range(20))
+    assert most_under_way == 2
+
+
+@pytest.mark.parametrize("late", ["the error", "what is behind it"])
+def test_an_error_keeps_its_place_among_runs_at_once(late: str) -> None:
+    waits = threading.Event()
+
+    def run(batch: list[int]) -> list[int]:
+        if batch[0] == (2 if late == "the error" else 3):
+            assert waits.wait(LONG)
+        elif batch[0] in (2, 3):
+            waits.set()
+        return [1 // (2 - batch[0])]
+
+    results = stream_of(iter(range(50)), runs=2, run=run)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert list(results) == []
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_streams_give_what_one_gives(tmp_path: Path, device: str) -> None:
+    write_model(busy_proto(), SPEC, tmp_path / "m.onnx")
+    images = [draw_scene(index, size=48 + 16 * (index % 3)).image for index in range(12)]
+    with edgemask.load(tmp_path / "m.onnx", device=device) as one:
+        expected = one.predict(images)
+    with edgemask.load(tmp_path / "m.onnx", device=device, options=RuntimeOptions(streams=2, threads=2)) as several:
+        found = [result for _, result in several.stream(images)]
+    for result, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(result.boxes, other.boxes)
+        np.testing.assert_array_equal(result.scores, other.scores)
+
+
+@pytest.mark.parametrize(("most", "ahead", "runs"), [(1, 0, 1), (1, 2, 1), (3, 4, 1), (1, 2, 3)])
+def test_an_endless_source_is_read_no_further_than_said(most: int, ahead: int, runs: int) -> None:
+    limit, taken, read = ahead + (2 + runs) * most, 0, 0
     changed = threading.Condition()
 
     def endless() -> Iterator[int]:
@@ -178,7 +231,7 @@ def test_an_endless_source_is_read_no_further_than_said(most: int, ahead: int) -
     def beyond() -> int:
         return read - taken
 
-    with contextlib.closing(stream_of(endless(), least=most, most=most, ahead=ahead)) as results:
+    with contextlib.closing(stream_of(endless(), least=most, most=most, ahead=ahead, runs=runs)) as results:
         for number in results:
             taken += 1
             assert number == taken

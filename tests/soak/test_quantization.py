@@ -43,7 +43,7 @@ TENSOR = recipe_named("default").replace(name="per tensor", per_channel=False)
 DEPTHWISE = tuple((f"backbone/{at}/block/0/1/Conv", f"backbone/{at}/block/1/1/Conv") for at in (2, 3))
 MASK_HEAD = (
     ("mask_head/head/0/0/Conv", "mask_head/head/1/0/Conv"),
-    ("mask_head/head/1/0/Conv", "mask_head/predictor/conv5_mask/ConvTranspose"),
+    ("mask_head/head/1/0/Conv", "mask_head/upsampling/conv5_mask/Conv"),
 )
 
 
