@@ -1,5 +1,6 @@
 """OpenVINO on Intel CPUs, GPUs and NPUs, and on ARM CPUs."""
 
+import functools
 import hashlib
 import logging
 import sys
@@ -21,6 +22,7 @@ from edgemask.runtimes.runtime import Array, Runtime, failure
 sys.modules.setdefault("openvino_telemetry", cast("Any", None))
 
 AUTO = "AUTO"
+_STARTING = threading.Lock()
 _PROFILED_RUNS = 2  # the first one is for warm-up
 # Beside what the file has. The CPU's float16 is left out: OpenVINO 2026.4 never ends compiling for it on x86-64.
 _PRECISIONS = {"CPU": ("bf16",), "GPU": ("fp16",), "NPU": ("fp16",), AUTO: ()}
@@ -41,9 +43,7 @@ class OpenVino(Runtime):
     def unavailable(cls, target: str) -> DeviceUnavailable | None:
         """See `Runtime.unavailable`."""
         try:
-            import openvino
-
-            available = openvino.Core().available_devices
+            available = _core().available_devices
         except (ImportError, RuntimeError) as error:
             return DeviceUnavailable(f"openvino cannot be loaded ({error})", "pip install 'edgemask[openvino]'")
         if target != AUTO and not any(name.split(".")[0] == target for name in available):
@@ -57,17 +57,14 @@ class OpenVino(Runtime):
         self, model: ModelFile, target: str, options: RuntimeOptions = UNCACHED, *, fallback: bool = False
     ) -> None:
         """Opens the model as it was compiled the last time, or compiles it. See `Runtime`."""
-        import openvino
-
         self.device = f"openvino:{target}"
         check_options(options, self.device, precisions=_PRECISIONS[target], others=["streams", "library"])
         if target == "NPU" and options.precision == "file" and model.spec.precision == "fp32":
             raise UsageError("an NPU computes in float16, not in float32", "allow it with --option precision=fp16")
         self._target = target
         self._properties = openvino_properties(options, model.spec, target) | dict(options.library)
-        core = openvino.Core()
         try:
-            self._compiled: Any = _compiled(core, model, target, options, self._properties)
+            self._compiled: Any = _compiled(_core(), model, target, options, self._properties)
         except EdgemaskError:
             raise
         except Exception as error:
@@ -101,11 +98,9 @@ class OpenVino(Runtime):
 
     def profile(self, model: ModelFile, inputs: Mapping[str, Array]) -> tuple[NodeRun, ...]:
         """See `Runtime.profile`."""
-        import openvino
-
         properties = self._properties | {"PERF_COUNT": "YES"}
         try:
-            request = _compiled(openvino.Core(), model, self._target, UNCACHED, properties).create_infer_request()
+            request = _compiled(_core(), model, self._target, UNCACHED, properties).create_infer_request()
             for _ in range(_PROFILED_RUNS):
                 request.infer(dict(inputs))
         except EdgemaskError:
@@ -118,6 +113,27 @@ class OpenVino(Runtime):
         """See `Runtime.close`."""
         self._requests = threading.local()
         self._compiled = None
+
+
+def _core() -> Any:
+    """OpenVINO itself, once for the whole process, and never let go of.
+
+    On processors with AMX each instance of its CPU plugin gives the thread an alternate signal stack, and frees it with
+    itself, though another instance may put it back later. The next signal, such as Ctrl-C, then ends the process by
+    SIGSEGV. OpenVINO's documentation, too, asks for one Core in an application.
+
+    Raises:
+        ImportError: openvino is not installed, or cannot be loaded.
+    """
+    import openvino
+
+    with _STARTING:
+        return _core_of(openvino.Core)
+
+
+@functools.cache
+def _core_of(kind: type) -> Any:
+    return kind()
 
 
 def _compiled(core: Any, model: ModelFile, target: str, options: RuntimeOptions, properties: Mapping[str, str]) -> Any:

@@ -133,6 +133,31 @@ def test_a_device_that_cannot_write_what_it_compiled(
     assert not list(tmp_path.rglob("*.blob"))
 
 
+SIGNALLED = """
+import gc, os, signal, sys
+import edgemask
+from edgemask.runtimes import RuntimeOptions
+seen = []
+signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))  # Python takes signals on the alternate stack
+options = RuntimeOptions(precision="bf16", cache=False)  # AMX, where the processor has it
+first, second = (edgemask.load(sys.argv[1], device="openvino:CPU", options=options) for _ in range(2))
+for detector in (first, second):  # the one that came first goes first
+    detector.close()
+del first, second, detector
+gc.collect()
+signal.raise_signal(signal.SIGUSR1)
+print(*seen)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_a_signal_does_no_harm_when_detectors_are_closed(busy: ModelFile) -> None:
+    """With an OpenVINO for each detector, this ended by SIGSEGV on processors with AMX."""
+    command = [sys.executable, "-X", "faulthandler", "-c", SIGNALLED, str(busy.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
+
+
 TELLING = """
 import sys
 seen = []
