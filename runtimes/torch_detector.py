@@ -55,7 +55,7 @@ class TorchDetector(Detector):
                 f"the device torch needs the package {error.name}, which is not installed",
                 "pip install 'edgemask[export]'",
             ) from error
-        options = options or RuntimeOptions()
+        options = self._options = options or RuntimeOptions()
         place = _place(path, device)
         check_options(options, device)
         if place != "cpu" and not (torch.cuda.is_available() and torch.device(place).index < torch.cuda.device_count()):
