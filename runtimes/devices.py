@@ -42,6 +42,7 @@ DEVICES = (
     Device("openvino:AUTO", OpenVino, "AUTO", automatic=False),
 )
 TORCH = "torch"  # the PyTorch model itself, which needs its checkpoint
+_PROCESSORS = ("openvino:CPU", "cpu")
 _NUMBERED = {"cuda": OrtCuda, "tensorrt": OrtTensorRt}
 _ALIASES = {"openvino": "openvino:CPU", "cuda:0": "cuda", "tensorrt:0": "tensorrt"}
 
@@ -80,6 +81,16 @@ def open_runtime(
     for stray in runtime.strays:
         log.warning("%s does not run on %s alone: %s", model.path.name, runtime.device, stray)
     return runtime, refusals
+
+
+def uses_processors(device: str) -> bool:
+    """Whether a model on a device runs on the processors themselves; of `auto`, on the first device that is there."""
+    if device.partition(":")[0] == TORCH:
+        return False
+    if device != "auto":
+        return device_named(device).name in _PROCESSORS
+    there = (entry.name for entry in DEVICES if entry.automatic and not entry.runtime.unavailable(entry.target))
+    return next(there, None) in _PROCESSORS
 
 
 def check_device(device: str) -> str:

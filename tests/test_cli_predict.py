@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 from toy_model import write_toy
 
-from edgemask.cli import main
-from edgemask.cli.predict_sources import image_files, image_ids, picture_paths, sources_of
+from edgemask.cli import main, predict
+from edgemask.cli.predict_sources import Source, image_files, image_ids, picture_paths, sources_of
 from edgemask.errors import DatasetError, UsageError
+from edgemask.runtimes.options import parse_options
 from edgemask.video import Video, VideoWriter, video_facts
 
 
@@ -57,6 +58,35 @@ def test_predict_writes_pictures_and_all_results(toy: Path, tmp_path: Path, caps
         (2, "b.png", 9),
     ]
     assert f"{images[0]}: 1 of 2 from score 0.5 on (1 dot)" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "threads", "streams"),
+    [
+        (["a.png", "b.png"], {"device": "cpu"}, 2, 2),
+        (["a.png", "b.png"], {"device": "openvino"}, 2, 2),
+        (["clip.mp4"], {"device": "cpu"}, 2, 2),
+        (["a.png"], {"device": "cpu"}, 2, 1),
+        (["a.png", "b.png"], {"device": "cpu"}, 1, 1),
+        (["a.png", "b.png"], {"device": "cpu", "texts": ["streams=1"]}, 2, 1),
+        (["a.png", "b.png"], {"device": "cpu", "texts": ["streams=3"]}, 2, 3),
+        (["a.png", "b.png"], {"device": "cpu", "texts": ["threads=1"]}, 2, 1),
+        (["a.png", "b.png"], {"device": "cuda"}, 2, 1),
+        (["a.png", "b.png"], {"device": "torch"}, 2, 1),
+        (["clip.mp4", "camera:0"], {"device": "cpu"}, 2, 1),
+        (["a.png", "b.png"], {"device": "cpu", "bytes": predict._SMALL + 1}, 2, 1),
+    ],
+)
+def test_two_images_at_a_time_where_many_wait_and_it_is_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], options: Any, threads: int, streams: int
+) -> None:
+    monkeypatch.setattr(predict, "thread_count", lambda: threads)
+    with (tmp_path / "m.onnx").open("wb") as file:
+        file.truncate(options.get("bytes", 10))
+    sources = [Source(word, tmp_path / word, word.endswith(".mp4") or ":" in word) for word in words]
+    texts = options.get("texts", [])
+    chosen = predict._for_many(parse_options(texts), texts, sources, tmp_path / "m.onnx", options["device"])
+    assert chosen.streams == streams
 
 
 def test_results_score_against_the_annotations(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,6 +130,24 @@ def test_auto_does_not_hide_a_fault_of_ours(model: ModelFile, fake: type[Fake]) 
         open_runtime(model, "auto")
 
 
+@pytest.mark.parametrize(
+    ("name", "reasons", "expected"),
+    [
+        ("cpu", {}, True),
+        ("openvino", {}, True),
+        ("openvino:GPU", {}, False),
+        ("cuda:0", {}, False),
+        ("torch:cuda", {}, False),
+        ("auto", {}, False),
+        ("auto", {"cuda", "openvino:GPU"}, True),
+        ("auto", {"cuda", "openvino:GPU", "openvino:CPU", "cpu"}, False),
+    ],
+)
+def test_which_devices_use_the_processors(fake: type[Fake], name: str, reasons: set[str], expected: bool) -> None:
+    fake.reasons = {missing: DeviceUnavailable("it is not there") for missing in reasons}
+    assert devices.uses_processors(name) is expected
+
+
 @pytest.mark.parametrize(("name", "fallback"), [("auto", False), ("cuda", True)])
 def test_a_wrong_option_does_not_choose_the_device(
     model: ModelFile, fake: type[Fake], name: str, fallback: bool
