@@ -52,7 +52,7 @@ class Detect(nn.Module):
         scores = logits.softmax(-1)[:, 1:]
         image = rois[:, 0].long()
         boxes = self.coder.decode_single(deltas[:, 4:], rois[:, 1:]).view(-1, classes, 4)
-        boxes = clip(boxes, image_sizes[image][:, None])
+        boxes = clip(boxes, image_sizes.index_select(0, image)[:, None])
         scores = torch.where(large_enough(boxes, 1e-2), scores, ABSENT)
         own = image == torch.arange(image_sizes.shape[0], device=image.device)[:, None]
         # The op shares boxes between the classes of an image; here they differ by class and are shared by images.
@@ -63,8 +63,8 @@ class Detect(nn.Module):
         flat = scores.reshape(1, -1).expand(image_sizes.shape[0], -1)
         chosen = kept[:, 2] * classes + kept[:, 0]
         image, index, present = best_per_image(flat, kept[:, 1], chosen, self.limit, padded=self.padded)
-        found = zero_unless(present, boxes.reshape(-1, 4)[index])
-        scores = zero_unless(present, scores.reshape(-1)[index])
+        found = zero_unless(present, boxes.reshape(-1, 4).index_select(0, index))
+        scores = zero_unless(present, scores.reshape(-1).index_select(0, index))
         labels = zero_unless(present, index % classes + 1)
         return torch.cat([image[:, None].to(boxes.dtype), found], 1), scores, labels, present, kept
 

@@ -79,19 +79,21 @@ class Candidates(nn.Module):
         self, objectness: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], image_sizes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gives scores [B, N], boxes [B, N, 4] in canvas pixels and the level [N] of each candidate."""
-        all_scores, all_boxes, all_levels = [], [], []
+        all_logits, all_deltas, all_anchors, all_levels = [], [], [], []
         for level, (logits, delta, boxes) in enumerate(zip(objectness, deltas, anchors, strict=True)):
             batch, per_cell = logits.shape[:2]
             logits = logits.permute(0, 2, 3, 1).flatten(1)
             delta = delta.view(batch, per_cell, 4, *delta.shape[2:]).permute(0, 3, 4, 1, 2).reshape(batch, -1, 4)
             top_logits, index = logits.topk(torch.sym_min(self.top_n, boxes.shape[0]), dim=1)
-            delta = delta.gather(1, index[:, :, None].expand(-1, -1, 4))
-            moved = self.coder.decode_single(delta.reshape(-1, 4), boxes[index].reshape(-1, 4))
-            all_scores.append(top_logits.sigmoid())
-            all_boxes.append(moved.view(batch, -1, 4))
+            all_logits.append(top_logits)
+            all_deltas.append(delta.gather(1, index[:, :, None].expand(-1, -1, 4)))
+            all_anchors.append(nn.functional.embedding(index, boxes))  # rows by index, in one node
             all_levels.append(torch.full_like(index[0], level))
-        boxes = clip(torch.cat(all_boxes, 1), image_sizes[:, None])
-        scores = torch.cat(all_scores, 1)
+        # Of all levels at once: each node that does little costs a runtime more than what it does.
+        delta, boxes = torch.cat(all_deltas, 1), torch.cat(all_anchors, 1)
+        moved = self.coder.decode_single(delta.reshape(-1, 4), boxes.reshape(-1, 4)).view_as(boxes)
+        boxes = clip(moved, image_sizes[:, None])
+        scores = torch.cat(all_logits, 1).sigmoid()
         valid = large_enough(boxes, self.min_size) & (scores >= self.score_threshold)
         return torch.where(valid, scores, ABSENT), boxes, torch.cat(all_levels)
 
