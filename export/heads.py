@@ -49,7 +49,7 @@ class MaskHead(nn.Module):
         super().__init__()
         self.pool, self.head = pool, head
         self.predictor, self.last = _split(predictor)
-        self.upsampling, self.block = (None, (1, 1)) if self.last is None else _unfolded(self.predictor)
+        self.upsampling, self.block = (None, 1) if self.last is None else _unfolded(self.predictor)
         if self.upsampling is not None:
             self.predictor = nn.Identity()
 
@@ -65,11 +65,11 @@ class MaskHead(nn.Module):
 
     def _of_own_class(self, last: nn.Conv2d, maps: Tensor, labels: Tensor) -> Tensor:
         maps = self.predictor(maps) if self.upsampling is None else self.upsampling(maps)
-        (rows, columns), (height, width) = self.block, maps.shape[2:]
+        pixels, (height, width) = self.block * self.block, maps.shape[2:]
         weights = last.weight.index_select(0, labels).view(-1, 1, 1, last.in_channels)
-        by_pixel = maps.view(-1, rows * columns, last.in_channels, height * width)
-        logits = torch.matmul(weights, by_pixel).view(-1, rows, columns, height, width)
-        logits = logits.permute(0, 3, 1, 4, 2).reshape(-1, height * rows, width * columns)
+        by_pixel = maps.view(-1, pixels, last.in_channels, height * width)
+        logits = torch.matmul(weights, by_pixel).view(-1, pixels, height, width)
+        logits = nn.functional.pixel_shuffle(logits, self.block).squeeze(1)
         if last.bias is not None:
             logits = logits + last.bias.index_select(0, labels).view(-1, 1, 1)
         return logits
@@ -90,28 +90,31 @@ def _split(predictor: nn.Module) -> tuple[nn.Module, nn.Conv2d | None]:
     return nn.Sequential(OrderedDict([*predictor._modules.items()][:-1])), last
 
 
-def _unfolded(predictor: nn.Module) -> tuple[nn.Module | None, tuple[int, int]]:
+def _unfolded(predictor: nn.Module) -> tuple[nn.Module | None, int]:
     """A transposed convolution without overlap and the activations behind it, as a 1x1 convolution; and its block.
 
-    Channels of the result are first by pixel of the block, (row, column), then by channel.
+    The block is square, and its side is given. Channels of the result are first by pixel of the block, row by row, then
+    by channel.
     """
     layers = list(predictor._modules.items()) if isinstance(predictor, nn.Sequential) else []
     if not layers or not all(type(layer) in _POINTWISE for _, layer in layers[1:]):
-        return None, (1, 1)
+        return None, 1
     name, first = layers[0]
     if type(first) is not nn.ConvTranspose2d or first.stride != first.kernel_size or first.groups != 1:
-        return None, (1, 1)
+        return None, 1
+    side = first.kernel_size[0]
+    if first.kernel_size != (side, side):
+        return None, 1
     if set(first.padding) | set(first.output_padding) != {0} or first.dilation != (1, 1):
-        return None, (1, 1)
+        return None, 1
     if any("forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks for _, layer in layers):
-        return None, (1, 1)
-    rows, columns = first.kernel_size
+        return None, 1
     weight, bias = first.weight.detach(), None if first.bias is None else first.bias.detach()
-    unfolded = nn.Conv2d(first.in_channels, rows * columns * first.out_channels, 1, bias=bias is not None)
+    unfolded = nn.Conv2d(first.in_channels, side * side * first.out_channels, 1, bias=bias is not None)
     unfolded.weight = nn.Parameter(weight.permute(2, 3, 1, 0).reshape(-1, first.in_channels, 1, 1).contiguous())
     if bias is not None:
-        unfolded.bias = nn.Parameter(bias.repeat(rows * columns))
-    return nn.Sequential(OrderedDict([(name, unfolded), *layers[1:]])).train(first.training), (rows, columns)
+        unfolded.bias = nn.Parameter(bias.repeat(side * side))
+    return nn.Sequential(OrderedDict([(name, unfolded), *layers[1:]])).train(first.training), side
 
 
 class KeypointHead(nn.Module):

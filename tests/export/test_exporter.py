@@ -163,9 +163,10 @@ def test_a_fault_in_a_pyramid_accuses_its_stage_alone(
     assert [check.stage for check in checks if not check.passed] == stages
 
 
-def test_no_detection_at_all(small: tuple[MaskRCNN, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [100, 1])  # of one at most, the exporter could take it that there is one
+def test_no_detection_at_all(small: tuple[MaskRCNN, Path], tmp_path: Path, limit: int) -> None:
     model, _ = small
-    report = export_onnx(model, tmp_path / "m.onnx", shape=(96, 96), score_threshold=1.0, verify=False)
+    report = export_onnx(model, tmp_path / "m.onnx", shape=(96, 96), score_threshold=1.0, max_detections=limit, verify=False)
     for device in DEVICES:
         with Detector(read_model(report.path), device) as detector:
             found = detector.predict([SCENES["square"], SCENES["nothing"]])

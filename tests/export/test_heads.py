@@ -108,11 +108,12 @@ FAST: dict[str, Callable[[], nn.Module]] = {
 UNFOLDED: dict[str, Callable[[], nn.Module]] = {
     "torchvision's": lambda: MaskRCNNPredictor(CHANNELS, 8, CLASSES),
     "without bias": lambda: nn.Sequential(transposed(bias=False), nn.ReLU(), conv()),
-    "a block that is not square": lambda: nn.Sequential(transposed((2, 3), stride=(2, 3)), nn.Tanh(), conv()),
+    "a block of 3x3": lambda: nn.Sequential(transposed(3, stride=3), nn.Tanh(), conv()),
     "no activation": lambda: nn.Sequential(transposed(), conv()),
     "two activations": lambda: nn.Sequential(transposed(), nn.SiLU(), nn.ReLU6(), conv()),
 }
 FOLDED: dict[str, Callable[[], nn.Module]] = {
+    "a block that is not square": lambda: nn.Sequential(transposed((2, 3), stride=(2, 3)), nn.ReLU(), conv()),
     "overlap": lambda: nn.Sequential(transposed(4, stride=2, padding=1), nn.ReLU(), conv()),
     "gaps": lambda: nn.Sequential(transposed(2, stride=3), nn.ReLU(), conv()),
     "padding": lambda: nn.Sequential(transposed(2, stride=2, padding=1), nn.ReLU(), conv()),
