@@ -166,7 +166,8 @@ def test_a_fault_in_a_pyramid_accuses_its_stage_alone(
 @pytest.mark.parametrize("limit", [100, 1])  # of one at most, the exporter could take it that there is one
 def test_no_detection_at_all(small: tuple[MaskRCNN, Path], tmp_path: Path, limit: int) -> None:
     model, _ = small
-    report = export_onnx(model, tmp_path / "m.onnx", shape=(96, 96), score_threshold=1.0, max_detections=limit, verify=False)
+    options: dict[str, Any] = {"shape": (96, 96), "score_threshold": 1.0, "max_detections": limit}
+    report = export_onnx(model, tmp_path / "m.onnx", verify=False, **options)
     for device in DEVICES:
         with Detector(read_model(report.path), device) as detector:
             found = detector.predict([SCENES["square"], SCENES["nothing"]])
