@@ -22,10 +22,10 @@ from edgemask.runtimes.inputs import (
     Placed,
     batches_of,
     checked_inputs,
+    inputs_of_batch,
     inputs_with_whole,
     placed_of,
     refuse_proposals,
-    rois_of,
 )
 from edgemask.runtimes.modelfile import ModelFile, read_model
 from edgemask.runtimes.options import RuntimeOptions
@@ -267,7 +267,7 @@ class Detector:
         placed = (placed_of(load_image(source), boxes, self.spec) for source, boxes in zip(sources, own, strict=True))
         found: list[Result] = []
         for batch in batches_of(placed, self.spec.batch or DYNAMIC_BATCH):
-            outputs = self._run_batch(batch)
+            outputs = self.run(*inputs_of_batch(batch, self.spec))
             found += [
                 result_of(outputs, index, one.placement, self.spec, self.device) for index, one in enumerate(batch)
             ]
@@ -276,7 +276,7 @@ class Detector:
     def _steps(self) -> Steps[tuple[Source, Boxes], Any, Any, tuple[NDArray[np.uint8], Detections | SemanticMap]]:
         return Steps(
             prepare=self._loaded,
-            run=lambda loaded: self._run_batch([placed for _, placed in loaded]),
+            run=lambda loaded: self.run(*inputs_of_batch([placed for _, placed in loaded], self.spec)),
             finish=self._finished,
             fit=lambda one, other: one[1].placement.canvas == other[1].placement.canvas,
             check=self._check,
@@ -296,13 +296,3 @@ class Detector:
         pixels, placed = loaded
         result_of: ResultOf[Detections | SemanticMap] = map_of if "semantic" in self.spec.tasks else detections_of
         return pixels, result_of(outputs, index, placed.placement, self.spec, self.device)
-
-    def _run_batch(self, placed: Sequence[Placed]) -> dict[str, Array]:
-        """Runs images of one canvas; where the graph takes whole batches, the last image stands in for missing ones."""
-        batch = self.spec.batch or len(placed)
-        filled = [*placed, *[placed[-1]] * (batch - len(placed))]
-        images = filled[0].image[None] if batch == 1 else np.stack([one.image for one in filled])
-        sizes = np.array([one.placement.size for one in filled], np.int64)
-        boxes, placements = [one.boxes for one in placed], [one.placement for one in placed]
-        rois = rois_of(boxes, placements, batch, self.spec) if self.spec.proposals == "input" else None
-        return self.run(images, sizes, rois)

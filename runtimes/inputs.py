@@ -57,6 +57,21 @@ def inputs_of(pixels: NDArray[np.uint8], spec: ModelSpec) -> tuple[dict[str, Arr
     return {"images": images, "image_sizes": sizes}, placement
 
 
+def inputs_of_batch(
+    placed: Sequence[Placed], spec: ModelSpec
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32] | None]:
+    """What `Detector.run` takes, of images of one canvas.
+
+    Where the graph takes whole batches, the last image stands in for missing ones.
+    """
+    batch = spec.batch or len(placed)
+    filled = [*placed, *[placed[-1]] * (batch - len(placed))]
+    images = filled[0].image[None] if batch == 1 else np.stack([one.image for one in filled])
+    sizes = np.array([one.placement.size for one in filled], np.int64)
+    boxes, placements = [one.boxes for one in placed], [one.placement for one in placed]
+    return images, sizes, rois_of(boxes, placements, batch, spec) if spec.proposals == "input" else None
+
+
 def inputs_with_whole(pixels: NDArray[np.uint8], spec: ModelSpec) -> dict[str, Array]:
     """As `inputs_of`; a model that takes its proposals gets the whole image as the only one."""
     inputs, placement = inputs_of(pixels, spec)

@@ -1,15 +1,13 @@
 """The benchmark of the ops: all contestants compute the same, and one that does not ends it."""
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from script_files import script_module
 
 from edgemask.ops import batched_nms, multi_scale_roi_align
 
@@ -19,15 +17,8 @@ DEVICES = [pytest.param("cpu"), pytest.param("openvino:CPU", marks=pytest.mark.o
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    path = Path(__file__).resolve().parents[1] / "scripts" / "bench_ops.py"
-    found = importlib.util.spec_from_file_location(path.stem, path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[module.__name__] = module  # its dataclasses look themselves up there
-    found.loader.exec_module(module)
-    yield module
-    del sys.modules[module.__name__]
+    with script_module("scripts/bench_ops.py") as module:
+        yield module
 
 
 @pytest.fixture

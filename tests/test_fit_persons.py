@@ -1,8 +1,6 @@
 """The fit of a model on photographs of persons: what it takes for a target, and what it writes."""
 
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from script_files import script_module
 from torch import nn
 from torchvision.models import resnet18
 from torchvision.models.detection import KeypointRCNN
@@ -23,7 +22,6 @@ from edgemask.datasets import CocoDataset, read_annotations
 from edgemask.errors import DatasetError
 from edgemask.models import BUILDERS, mask_keypoint_rcnn
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "fit_persons.py"
 NARROW = "maskkeypointrcnn_narrow"
 HEIGHT, WIDTH = 64, 96
 PERSON = 1
@@ -37,14 +35,8 @@ SMALL = {"min_size": 64, "max_size": 96, "box_detections_per_img": 3}
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    found = importlib.util.spec_from_file_location("fit_persons", SCRIPT)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[module.__name__] = module  # its dataclasses look themselves up there
-    found.loader.exec_module(module)
-    yield module
-    del sys.modules[module.__name__]
+    with script_module("scripts/fit_persons.py") as module:
+        yield module
 
 
 def narrow(num_classes: int, **settings: Any) -> KeypointRCNN:

@@ -1,9 +1,7 @@
 """The measurement of cost as work grows: what it runs, counts and writes. Exports are stood in for but in one test."""
 
 import argparse
-import importlib.util
 import json
-import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 from narrow import ARGUMENTS, BUILDER, narrow
 from onnx import helper, numpy_helper
 from PIL import Image
+from script_files import script_module
 from toy_model import toy_proto
 
 from edgemask.checkpoints import load_checkpoint, save_checkpoint
@@ -31,15 +30,8 @@ HOW = RuntimeOptions(threads=1, cache=False)
 
 @pytest.fixture(scope="module")
 def loaded() -> Iterator[ModuleType]:
-    path = Path(__file__).resolve().parents[1] / "scripts" / "scaling.py"
-    found = importlib.util.spec_from_file_location(path.stem, path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[module.__name__] = module  # its dataclasses look themselves up there
-    found.loader.exec_module(module)
-    yield module
-    del sys.modules[module.__name__]
+    with script_module("scripts/scaling.py") as module:
+        yield module
 
 
 @pytest.fixture
