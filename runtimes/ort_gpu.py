@@ -147,7 +147,7 @@ class OrtTensorRt(OrtCuda):
             )
         if options.precision == "file" and model.spec.precision != "fp16" and os.environ.get(_TF32) != "0":
             raise UsageError(
-                f"TensorRT would compute in TF32 what {model.path.name} has in float32: nothing turns it off",
+                f"TensorRT would compute in TF32 what {model.path.name} has in float32, as its provider always does",
                 f"allow it with --option precision=tf32, or set {_TF32}=0 in the environment",
             )
         self._entry = _entry(model, target, options)

@@ -43,7 +43,7 @@ class OpenVino(Runtime):
     def unavailable(cls, target: str) -> DeviceUnavailable | None:
         """See `Runtime.unavailable`."""
         try:
-            available = _core().available_devices
+            available = shared_core().available_devices
         except (ImportError, RuntimeError) as error:
             return DeviceUnavailable(f"openvino cannot be loaded ({error})", "pip install 'edgemask[openvino]'")
         if target != AUTO and not any(name.split(".")[0] == target for name in available):
@@ -59,12 +59,12 @@ class OpenVino(Runtime):
         """Opens the model as it was compiled the last time, or compiles it. See `Runtime`."""
         self.device = f"openvino:{target}"
         check_options(options, self.device, precisions=_PRECISIONS[target], others=["streams", "library"])
-        if target == "NPU" and options.precision == "file" and model.spec.precision == "fp32":
+        if target == "NPU" and options.precision == "file" and model.spec.precision != "fp16":
             raise UsageError("an NPU computes in float16, not in float32", "allow it with --option precision=fp16")
         self._target = target
         self._properties = openvino_properties(options, model.spec, target) | dict(options.library)
         try:
-            self._compiled: Any = _compiled(_core(), model, target, options, self._properties)
+            self._compiled: Any = _compiled(shared_core(), model, target, options, self._properties)
         except EdgemaskError:
             raise
         except Exception as error:
@@ -100,7 +100,7 @@ class OpenVino(Runtime):
         """See `Runtime.profile`."""
         properties = self._properties | {"PERF_COUNT": "YES"}
         try:
-            request = _compiled(_core(), model, self._target, UNCACHED, properties).create_infer_request()
+            request = _compiled(shared_core(), model, self._target, UNCACHED, properties).create_infer_request()
             for _ in range(_PROFILED_RUNS):
                 request.infer(dict(inputs))
         except EdgemaskError:
@@ -115,7 +115,7 @@ class OpenVino(Runtime):
         self._compiled = None
 
 
-def _core() -> Any:
+def shared_core() -> Any:
     """OpenVINO itself, once for the whole process, and never let go of.
 
     On processors with AMX each instance of its CPU plugin gives the thread an alternate signal stack, and frees it with

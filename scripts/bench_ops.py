@@ -33,8 +33,8 @@ from edgemask.ops import DOMAIN, DOMAIN_VERSION, floor32
 from edgemask.processors import thread_count
 from edgemask.progress import progress
 from edgemask.report import table, to_json
-from edgemask.runtimes import ov
 from edgemask.runtimes.functions import for_openvino
+from edgemask.runtimes.ov import shared_core
 
 WARMUP = 2
 TOLERANCE = 1e-4  # absolute, of features of unit normal distribution
@@ -226,7 +226,7 @@ def on_openvino(case: Case, model: onnx.ModelProto, threads: int) -> Callable[[]
 
     properties = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     properties["INFERENCE_NUM_THREADS"] = str(threads)
-    core = ov._core()  # a second one in a process, let go of, would end it
+    core = shared_core()  # a second one in a process, let go of, would end it
     graph = core.read_model(for_openvino(model).SerializeToString())
     request = core.compile_model(graph, "CPU", properties).create_infer_request()
     for name, value in case.inputs.items():
