@@ -165,7 +165,7 @@ class Detector:
             fixed_batch=self.spec.batch,
             batch=batch,
             ahead=ahead,
-            runs=self._options.streams,
+            runs=self._options.streams or 1,
         )
 
     def run(

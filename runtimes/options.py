@@ -30,8 +30,9 @@ class RuntimeOptions:
             left to the file.
         cache: whether compiled models are kept for the next opening; a folder keeps them there.
         memory_limit: MiB of GPU memory that ONNX Runtime may take on `cuda` and `tensorrt`; None: what it needs.
-        streams: images that `cpu` and `openvino` work on at a time, each with its share of the threads: 1 is for a
-            short answer; more are for many, in `Detector.stream` or from threads of the caller. Each has its memory.
+        streams: images that `cpu` and `openvino` work on at a time, each with its share of the threads: one, as None
+            has it, is for a short answer; more are for many, in `Detector.stream` or from threads of the caller. Each
+            has its memory.
         library: options of the library itself, by its own names, which win over ours; but for those that say on which
             device it runs, where it keeps what it compiled, and whether it tells what runs where.
 
@@ -43,7 +44,7 @@ class RuntimeOptions:
     precision: Precision = "file"
     cache: bool | str | os.PathLike[str] = True
     memory_limit: int | None = None
-    streams: int = 1
+    streams: int | None = None
     library: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -61,7 +62,6 @@ class RuntimeOptions:
             refuse("library", "names and values as text", Described(repr(dict(self.library))))
 
 
-_DEFAULT = RuntimeOptions()
 _HAVE = {
     "memory_limit": "leave it out; cuda and tensorrt have it",
     "streams": "leave it out; cpu and openvino have it",
@@ -125,10 +125,14 @@ def check_options(
     """
     if options.precision not in ("file", *precisions):
         refuse("precision", f"{' or '.join(('file', *precisions))} on {device}", options.precision)
-    for name in ("memory_limit", "streams", "library"):
-        if name not in others and getattr(options, name) != getattr(_DEFAULT, name):
-            got = ", ".join(options.library) if name == "library" else name
-            raise UsageError(f"{device} has no option {got}", _HAVE[name])
+    asked = {
+        "memory_limit": options.memory_limit is not None,
+        "streams": (options.streams or 1) > 1,
+        "library": bool(options.library),
+    }
+    for name in (name for name, is_asked in asked.items() if is_asked and name not in others):
+        got = ", ".join(options.library) if name == "library" else name
+        raise UsageError(f"{device} has no option {got}", _HAVE[name])
     for name, instead in _OURS.items():
         if name in options.library:
             raise UsageError(f"the option {name} is not for you to set", instead)
@@ -136,7 +140,7 @@ def check_options(
 
 def session_threads(options: RuntimeOptions) -> int:
     """Threads of an ONNX Runtime session, the one that calls it among them: each of its runs has so many."""
-    return max(1, (options.threads or thread_count()) // options.streams)
+    return max(1, (options.threads or thread_count()) // (options.streams or 1))
 
 
 def session_entries(*, alone: bool) -> dict[str, str]:
@@ -228,13 +232,14 @@ def openvino_properties(options: RuntimeOptions, spec: ModelSpec, target: str) -
         target: OpenVINO's name of the device.
     """
     own = "f16" if spec.precision == "fp16" and target != "CPU" else "f32"
+    streams = options.streams or 1
     values = {
-        "PERFORMANCE_HINT": "LATENCY" if options.streams == 1 else "THROUGHPUT",
+        "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
         # By default it computes in bfloat16 or float16 wherever the processor can.
         "INFERENCE_PRECISION_HINT": {"file": own, "bf16": "bf16", "fp16": "f16"}[options.precision],
     }
-    if options.streams > 1:
-        values["NUM_STREAMS"] = str(options.streams)
+    if streams > 1:
+        values["NUM_STREAMS"] = str(streams)
     if target == "CPU":
         values["INFERENCE_NUM_THREADS"] = str(options.threads or thread_count())
     return values

@@ -84,9 +84,9 @@ def test_two_images_at_a_time_where_many_wait_and_it_is_faster(
     with (tmp_path / "m.onnx").open("wb") as file:
         file.truncate(options.get("bytes", 10))
     sources = [Source(word, tmp_path / word, word.endswith(".mp4") or ":" in word) for word in words]
-    texts = options.get("texts", [])
-    chosen = predict._for_many(parse_options(texts), texts, sources, tmp_path / "m.onnx", options["device"])
-    assert chosen.streams == streams
+    asked = parse_options(options.get("texts", []))
+    chosen = predict._for_many(asked, sources, tmp_path / "m.onnx", options["device"])
+    assert (chosen.streams or 1) == streams
 
 
 def test_results_score_against_the_annotations(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,7 @@ def predict(
         ids = itertools.count(1) if annotations is None else iter(image_ids(files, annotations))
         pictures = picture_paths(files, output)
         boxes = None if proposals is None else iter(read_proposals(proposals, files))
-        chosen = _for_many(parse_options(options or ()), options or (), sources, model, device)
+        chosen = _for_many(parse_options(options or ()), sources, model, device)
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
         detector = ending.enter_context(load(model, device=device, options=chosen, fallback=fallback))
@@ -103,17 +103,14 @@ def predict(
     answer(record, as_json=as_json, show=lambda console: _show(console, record, output), following=[following])
 
 
-def _for_many(
-    chosen: "RuntimeOptions", texts: Sequence[str], sources: Sequence[Source], model: Path, device: str
-) -> "RuntimeOptions":
+def _for_many(chosen: "RuntimeOptions", sources: Sequence[Source], model: Path, device: str) -> "RuntimeOptions":
     """The options, with two images at a time where many are waiting, a small model is faster so, and none was asked."""
     from edgemask.runtimes.devices import uses_processors
 
-    asked = any(text.startswith("streams=") for text in texts)
     live = any(is_endless(source.name) for source in sources)
     many = len(sources) > 1 or sources[0].is_video
     small = model.is_file() and model.stat().st_size <= _SMALL and (chosen.threads or thread_count()) > 1
-    if asked or live or not many or not small or not uses_processors(device):
+    if chosen.streams is not None or live or not many or not small or not uses_processors(device):
         return chosen
     return dataclasses.replace(chosen, streams=2)
 

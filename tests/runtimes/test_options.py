@@ -26,7 +26,8 @@ FIXED = SPEC.replace(canvas=(64, 64), batch=1, outputs="padded")
 
 def test_defaults() -> None:
     assert (
-        RuntimeOptions(threads=None, precision="file", cache=True, memory_limit=None, streams=1, library={}) == DEFAULT
+        RuntimeOptions(threads=None, precision="file", cache=True, memory_limit=None, streams=None, library={})
+        == DEFAULT
     )
     assert session_threads(DEFAULT) == thread_count()
     assert session_threads(RuntimeOptions(threads=3)) == 3
@@ -78,6 +79,7 @@ def test_options_of_the_command_line_that_cannot_be_meant(text: str) -> None:
 def test_a_precision_that_a_device_does_not_have() -> None:
     check_options(RuntimeOptions(precision="tf32"), "cuda:0", precisions=["tf32"])
     check_options(DEFAULT, "cpu")
+    check_options(RuntimeOptions(streams=1), "cuda:0")  # what it does anyway
     with pytest.raises(UsageError, match="precision: expected file on cpu, got 'bf16'"):
         check_options(RuntimeOptions(precision="bf16"), "cpu")
 
