@@ -25,6 +25,7 @@ StrPath = str | os.PathLike[str]
 Picture = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
 Stages = Mapping[str, NDArray[Any]]
+_SETTLE_SECONDS = 0.02  # worker threads of the side before spin on, and would slow down this one
 # A PyTorch model takes them from the file; of another file they may differ on purpose.
 _NOTED = ("canvas", "min_size", "max_size", "fixed_size", "image_mean", "image_std", "max_proposals")
 
@@ -62,6 +63,7 @@ class LiveSide(Side):
 
     def look(self, image: UsableImage, pixels: Picture, proposals: Boxes | None) -> RunEntry:
         """See `Side.look`."""
+        time.sleep(_SETTLE_SECONDS)
         started = time.perf_counter()
         if "semantic" in self.spec.tasks:
             found = self.detector.segment(pixels)
