@@ -30,7 +30,7 @@ from edgemask.environment import environment
 from edgemask.export.onnx_ops import BODY_OPSET, MIN_IR_VERSION, NMS, ROI_ALIGN, local_functions
 from edgemask.export.selection import ABSENT, PRESENT
 from edgemask.ops import DOMAIN, DOMAIN_VERSION, floor32
-from edgemask.processors import thread_count
+from edgemask.processors import let_threads_rest, thread_count
 from edgemask.progress import progress
 from edgemask.report import table, to_json
 from edgemask.runtimes.functions import for_openvino
@@ -43,7 +43,6 @@ REFERENCE = "torchvision"
 SEED = 0
 CROWD, DETECTIONS = 10, 100  # boxes around an object; detections of a class at most
 WIDTH = 160  # of the table where there is no terminal
-SETTLE_SECONDS = 0.02
 
 # Name, side of the pooled map in cells, number of rois, canvas (H, W) in pixels, channels.
 ROI_CASES = (
@@ -265,7 +264,7 @@ def measured(case: Case, contestants: Contestants, repeats: int) -> dict[str, An
     taken = {name: list[float]() for name in contestants}
     for number in range(WARMUP + repeats):
         for name, run in contestants.items():
-            time.sleep(SETTLE_SECONDS)  # threads of the one before may still spin, waiting for more work
+            let_threads_rest()
             started = time.perf_counter()
             run()
             if number >= WARMUP:

@@ -39,7 +39,7 @@ from edgemask.errors import EdgemaskError, OutputError, UsageError
 from edgemask.export import export_onnx
 from edgemask.files import creating
 from edgemask.images import load_image
-from edgemask.processors import thread_count
+from edgemask.processors import let_threads_rest, thread_count
 from edgemask.progress import progress
 from edgemask.reference import ReferenceDetector
 from edgemask.reference_stages import record_stages
@@ -53,7 +53,6 @@ PROPOSALS = (50, 100, 200, 300, 500, 1000)
 DETECTIONS = (0, 1, 2, 5, 10, 20, 50, 100)
 BATCHES = (1, 2, 4, 8)
 WARMUP = 2
-SETTLE_SECONDS = 0.02
 WIDTH = 120  # of the tables where there is no terminal
 MASKS, BOXES = "with masks", "boxes only"
 DEVICES = ("cpu", "openvino:CPU")
@@ -217,7 +216,7 @@ def timed(variants: Sequence[Variant], device: str, how: RuntimeOptions, repeats
 
 def milliseconds(call: Callable[..., Any], *arguments: Any) -> float:
     """How long a call takes."""
-    time.sleep(SETTLE_SECONDS)  # threads of the one before may still spin, waiting for more work
+    let_threads_rest()
     started = time.perf_counter()
     call(*arguments)
     return 1000 * (time.perf_counter() - started)

@@ -27,7 +27,7 @@ def small(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(script, "ROI_CASES", (("few rois", 3, 12, CANVAS, 2),))
     monkeypatch.setattr(script, "PROPOSAL_CASE", ("few proposals", 3, 40, CANVAS))
     monkeypatch.setattr(script, "DETECTION_CASE", ("few detections", 4, 60, CANVAS))
-    monkeypatch.setattr(script, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(script, "let_threads_rest", lambda: None)
     return script
 
 

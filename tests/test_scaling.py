@@ -39,7 +39,7 @@ def script(loaded: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script with few points, none of them large."""
     for name in ("CANVASES", "PROPOSALS", "DETECTIONS", "BATCHES"):
         monkeypatch.setattr(loaded, name, globals()[name])
-    monkeypatch.setattr(loaded, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(loaded, "let_threads_rest", lambda: None)
     return loaded
 
 

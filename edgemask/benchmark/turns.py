@@ -9,10 +9,9 @@ import numpy as np
 
 from edgemask.benchmark.contestants import Contestant, Picture, Turn
 from edgemask.benchmark.records import FirstRuns, Throughput
+from edgemask.processors import let_threads_rest
 from edgemask.progress import progress
 
-# Worker threads of the contestant before may still spin for a few milliseconds, waiting for more work.
-_SETTLE_SECONDS = 0.02
 Clock = Callable[[], float]
 
 
@@ -37,7 +36,7 @@ def take_turns(
     turns: list[list[Turn]] = [[] for _ in contestants]
     for number in progress(range(warmup + repeats), "bench"):
         for contestant, own in zip(contestants, turns, strict=True):
-            time.sleep(_SETTLE_SECONDS)
+            let_threads_rest()
             started = time.perf_counter()
             image = pixels if decode is None else decode()
             decoded = 1000 * (time.perf_counter() - started)
@@ -108,7 +107,7 @@ def _rate(
     def calls(_: int) -> list[float]:
         return [_milliseconds(contestant, images, clock) for _ in range(repeats)]
 
-    time.sleep(_SETTLE_SECONDS)
+    let_threads_rest()
     if threads == 1:
         started = clock()
         taken = calls(0)

@@ -123,6 +123,8 @@ class Accuracy:
 class _Candidate(LiveSide):
     """A model in memory as one of the two sides."""
 
+    timed = False
+
     def __init__(self, model: ModelFile, device: str, stack: contextlib.ExitStack) -> None:
         self.detector = stack.enter_context(Detector(model, device))
         self.spec = model.spec

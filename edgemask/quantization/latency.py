@@ -15,6 +15,7 @@ import numpy as np
 
 from edgemask.errors import UsageError
 from edgemask.images import load_image
+from edgemask.processors import let_threads_rest
 from edgemask.runtimes import ModelFile
 from edgemask.runtimes.devices import open_runtime
 from edgemask.runtimes.inputs import inputs_of
@@ -28,7 +29,6 @@ AGREEING = 0.75  # share of the rounds that have to be on the same side
 PLAIN = 1.10  # a ratio, or its inverse, that four rounds show where all of them are on the same side
 _PLAIN_ROUNDS = 4
 # Worker threads of the model before may still spin for a few milliseconds, waiting for more work.
-_SETTLE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +132,7 @@ def _take_turns(runtimes: Sequence[Runtime], inputs: Sequence[Mapping[str, Array
         # Which of them goes first changes from round to round: the second one finds the caches warm.
         order = range(len(runtimes)) if number % 2 else reversed(range(len(runtimes)))
         for index in order:
-            time.sleep(_SETTLE_SECONDS)
+            let_threads_rest()
             began = time.perf_counter()
             runtimes[index].run(inputs[number % len(inputs)])
             rounds[index].append(1000 * (time.perf_counter() - began))

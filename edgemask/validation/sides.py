@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemask.errors import DependencyMissing, ModelFileError, UsageError
+from edgemask.processors import let_threads_rest
 from edgemask.runs import RunEntry, StoredRun, file_digest
 from edgemask.spec import ModelSpec
 from edgemask.validation.images import UsableImage, has_own_names
@@ -25,7 +26,6 @@ StrPath = str | os.PathLike[str]
 Picture = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
 Stages = Mapping[str, NDArray[Any]]
-_SETTLE_SECONDS = 0.02  # worker threads of the side before spin on, and would slow down this one
 # A PyTorch model takes them from the file; of another file they may differ on purpose.
 _NOTED = ("canvas", "min_size", "max_size", "fixed_size", "image_mean", "image_std", "max_proposals")
 
@@ -57,13 +57,19 @@ class Side(ABC):
 
 
 class LiveSide(Side):
-    """A detector that runs here."""
+    """A detector that runs here.
+
+    Attributes:
+        timed: whether somebody looks at the seconds.
+    """
 
     detector: Any
+    timed = True
 
     def look(self, image: UsableImage, pixels: Picture, proposals: Boxes | None) -> RunEntry:
         """See `Side.look`."""
-        time.sleep(_SETTLE_SECONDS)
+        if self.timed:
+            let_threads_rest()
         started = time.perf_counter()
         if "semantic" in self.spec.tasks:
             found = self.detector.segment(pixels)

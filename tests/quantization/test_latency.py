@@ -90,8 +90,8 @@ class Clock:
 
     perf_counter = monotonic
 
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
+    def rest(self) -> None:
+        self.now += 1
 
 
 class Timed(Runtime):
@@ -127,6 +127,7 @@ def test_models_take_turns(
     models: tuple[ModelFile, ModelFile], pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(latency, "time", Timed.clock)
+    monkeypatch.setattr(latency, "let_threads_rest", Timed.clock.rest)
     monkeypatch.setattr(latency, "open_runtime", lambda model, device: (Timed(model, device), ()))
     Timed.turns.clear()
     compared = compare_latency(*models, "cpu", pictures)

@@ -10,7 +10,7 @@ from edgemask.validation import sides
 
 
 class Clock:
-    """Time that passes by sleeping and by working alone, in place of `time`."""
+    """Time that passes by resting and by working alone, in place of `time`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -19,8 +19,8 @@ class Clock:
     def perf_counter(self) -> float:
         return self.now
 
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
+    def rest(self) -> None:
+        self.now += 1
         self.events.append("rest")
 
     def predict(self, pixels: Any, proposals: Any) -> str:
@@ -29,11 +29,15 @@ class Clock:
         return "found"
 
 
-def test_a_side_is_timed_alone_once_the_threads_of_the_one_before_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("timed", "events"), [(True, ["rest", "predict"]), (False, ["predict"])])
+def test_a_side_is_timed_alone_once_the_threads_of_the_one_before_rest(
+    monkeypatch: pytest.MonkeyPatch, timed: bool, events: list[str]
+) -> None:
     clock = Clock()
     monkeypatch.setattr(sides, "time", clock)
+    monkeypatch.setattr(sides, "let_threads_rest", clock.rest)
     monkeypatch.setattr(sides, "RunEntry", lambda found, seconds, *_: (found, seconds))
-    side: Any = SimpleNamespace(spec=SimpleNamespace(tasks=("boxes",)), detector=clock)
+    side: Any = SimpleNamespace(spec=SimpleNamespace(tasks=("boxes",)), detector=clock, timed=timed)
     entry: Any = sides.LiveSide.look(side, cast("Any", None), np.zeros((1, 1, 3), np.uint8), None)
-    assert clock.events == ["rest", "predict"]
+    assert clock.events == events
     assert entry == ("found", pytest.approx(1))
