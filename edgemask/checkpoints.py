@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.segmentation._utils import _SimpleSegmentationModel
 
+from edgemask.dependencies import require
 from edgemask.description import spec_of, state_digest, weights_digest
 from edgemask.errors import ModelFileError, UsageError
 from edgemask.files import creating
@@ -95,24 +96,35 @@ def load_checkpoint(path: str | Path) -> tuple[Model, ModelSpec]:
     return model, spec.replace(source_sha256=weights_digest(model))
 
 
+def read_tensors(path: Path, remedy: str) -> Any:
+    """What `torch.save` wrote, as far as it is tensors and plain Python values; nothing in the file is executed.
+
+    Raises:
+        ModelFileError: no such file, damaged, or with anything else inside.
+        DependencyMissing: PyTorch is too old to read it safely.
+    """
+    require("torch")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
+    except Exception as error:  # a stranger's pickle can make its reader fail in any way
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelFileError(f"{path} is no plain state dict: {reason}", remedy) from error
+
+
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     """Reads the weights of a safetensors file or of a foreign state dict; nothing in the file is executed.
 
     Raises:
         ModelFileError: no such file, or anything but a state dict of tensors.
+        DependencyMissing: PyTorch is too old to read it safely.
     """
     path = Path(path)
     if path.suffix not in _FOREIGN_SUFFIXES:
         return _read_safetensors(path)[0]
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
-    except Exception as error:  # a stranger's pickle can make its reader fail in any way
-        raise ModelFileError(
-            f"{path} is no plain state dict: {(str(error) or type(error).__name__).splitlines()[0]}",
-            "save it again with torch.save(model.state_dict(), …): pickled modules are never executed here",
-        ) from error
+    remedy = "save it again with torch.save(model.state_dict(), …): pickled modules are never executed here"
+    loaded = read_tensors(path, remedy)
     for key in ("model", "state_dict"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]

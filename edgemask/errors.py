@@ -10,7 +10,7 @@ EdgemaskError                     exit code
 ├── ForkedProcessError            2   a detector used in a child process made by fork
 ├── ParityError                   1   the exported model does not do what the PyTorch model does
 ├── BrokenOutput                  1   a model that gave something that is no result
-├── DependencyMissing             3   a Python package that this task needs is not installed
+├── DependencyMissing             3   a Python package that this task needs is missing, or too old to be safe
 ├── DeviceUnavailable             3   the device asked for cannot run this model here
 ├── OutOfMemory                   3   the device has too little memory for this input
 └── OutputError                   3   a file could not be written; what was there before is intact
@@ -95,7 +95,7 @@ class BrokenOutput(EdgemaskError):
 
 
 class DependencyMissing(EdgemaskError):
-    """A Python package that this task needs is not installed."""
+    """A Python package that this task needs is missing, or too old to be safe."""
 
     exit_code = 3
 

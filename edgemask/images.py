@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from edgemask.checks import Described, printable, refuse
+from edgemask.dependencies import require
 from edgemask.errors import ImageError
 
 # Few decoders, all in daily use: each format that Pillow may try is more code that reads a stranger's bytes.
@@ -40,6 +41,7 @@ def load_image(source: str | os.PathLike[str] | Image.Image | NDArray[np.uint8])
         ImageError: no such file, none of the formats, damaged, more than 89 million pixels, or of a pixel
             type whose range nobody can know.
         UsageError: an array of another type or shape.
+        DependencyMissing: Pillow is too old to read a file safely.
     """
     if isinstance(source, np.ndarray):
         return np.ascontiguousarray(check_array(source))
@@ -89,6 +91,7 @@ def _cast_remedy(image: NDArray[Any]) -> str:
 
 
 def _load_file(path: Path) -> NDArray[np.uint8]:
+    require("PIL")
     name = printable(str(path))
     try:
         if not path.is_file():

@@ -11,7 +11,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from edgemask.checkpoints import load_checkpoint, load_state, read_state, save_checkpoint
+from edgemask.checkpoints import load_checkpoint, load_state, read_state, read_tensors, save_checkpoint
 from edgemask.checks import number, optional, whole
 from edgemask.datasets import CocoDataset, Sample, augmentation, read_annotations
 from edgemask.description import spec_of
@@ -286,8 +286,8 @@ def _restore(path: Path, parts: dict[str, Any], plan: TrainingPlan) -> tuple[int
     """Loads the state of an unfinished run, if there is one; gives its step, mean loss and random numbers."""
     if not path.exists():
         return 0, math.nan, None
+    state = read_tensors(path, "remove it to start anew")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
         if state["plan"] == repr(plan):
             for name, part in parts.items():
                 part.load_state_dict(state[name])

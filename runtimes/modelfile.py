@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import onnx
 
+from edgemask.dependencies import require
 from edgemask.errors import ModelFileError
 from edgemask.files import creating
 from edgemask.spec import DIGEST_KEY, SPEC_KEY, ModelSpec
@@ -56,7 +57,9 @@ def read_model(path: str | Path) -> ModelFile:
     Raises:
         ModelFileError: no such file, no ONNX, no edgemask model, changed since it was written, or with operators or
             data from outside.
+        DependencyMissing: the package onnx is too old to read it safely.
     """
+    require("onnx")
     path = Path(path)
     data = _read(path)
     _refuse_lookalikes(path, data)

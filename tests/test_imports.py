@@ -15,7 +15,7 @@ FOLDERS = {"edgemask": "edgemask", "export": "edgemask.export", "runtimes": "edg
 
 # A module may import from its own row and from the rows above it. A new module is put into its row here.
 LAYERS = [
-    "errors checks files processors progress environment spec detections semantic images canvas masks keypoints "
+    "errors dependencies checks files processors progress environment spec detections semantic images canvas masks keypoints "
     "proposals ops video parity runs stage_record scenes",
     "drawing map_drawing",
     "evaluation models description datasets loading checkpoints reference semantic_reference reference_stages "

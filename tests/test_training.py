@@ -170,7 +170,7 @@ def test_the_state_of_another_plan_is_refused(
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04"])
 def test_a_broken_state_is_refused(run: Callable[..., training.TrainingReport], tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.safetensors.state").write_bytes(content)
-    with pytest.raises(ModelFileError, match=r"model\.safetensors\.state is no state of this run") as caught:
+    with pytest.raises(ModelFileError, match=r"model\.safetensors\.state is no plain state dict") as caught:
         run()
     assert caught.value.remedy == "remove it to start anew"
     assert (tmp_path / "model.safetensors.state").read_bytes() == content
