@@ -3,7 +3,7 @@
 import io
 import json
 import os
-import pickle
+import pickle  # noqa: TID251  what it does is shown here
 from pathlib import Path
 from typing import Any
 

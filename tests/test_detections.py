@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import pickle
+import pickle  # noqa: TID251  its own copies are read again
 import tracemalloc
 from typing import Any
 
