@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test soak lint format types requirements lowest build clean
+.PHONY: help demo test soak lint format types audit requirements lowest build clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -38,6 +38,9 @@ format: $(READY) ## mend style and formatting
 
 types: $(READY) ## check types
 	@$(BIN)/mypy $(ARGS)
+
+audit: $(READY) ## look the pinned packages up in the database of known holes, where it can be reached
+	@$(BIN)/python scripts/audit.py
 
 requirements: $(READY) ## pin requirements.txt anew; ARGS=--upgrade takes the newest versions
 	@.tools/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \

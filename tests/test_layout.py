@@ -97,6 +97,8 @@ def test_pins_answer_every_extra(machine: str, python: str) -> None:
     asked = [*PROJECT["project"]["dependencies"]]
     asked += [text for extra in extras.keys() - {"all", other} for text in extras[extra]]
     for requirement in map(Requirement, asked):
+        if requirement.marker is not None and not requirement.marker.evaluate(environment):
+            continue
         assert requirement.name in pinned, requirement
         assert requirement.specifier.contains(pinned[requirement.name]), requirement
     assert runtime in extras
