@@ -2,7 +2,7 @@
 
 The models are narrow and trained (see `families`): what they detect is no tie, so that detections are compared, not
 tensors. The files `test_families_*.py` hold the families, each with a class that takes its tests from `DetectionProof`
-and a fixture `exported`; `scripts/support_table.py` makes the README's table of their results.
+and a fixture `exported`; `scripts/readme_tables.py` makes the README's table of their results.
 """
 
 from collections.abc import Iterable

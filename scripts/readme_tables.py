@@ -1,10 +1,10 @@
-"""The README's tables of what is supported, made of what the tests ran.
+"""The README's tables of what is supported and of what was withstood, made of what the tests ran.
 
     make test ARGS=--junitxml=out/tests.xml
     make soak ARGS=--junitxml=out/soak.xml
-    python scripts/support_table.py out/tests.xml out/soak.xml
+    python scripts/readme_tables.py out/tests.xml out/soak.xml
 
-reads the results, stores them as `tests/support.json` and writes the tables between the two marks in README.md. Results
+reads the results, stores them as `tests/results.json` and writes each table between its two marks in README.md. Results
 of what was not run stay as they are stored. Without an argument the tables are written anew from the store.
 """
 
@@ -23,9 +23,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from families import FAMILIES  # noqa: E402
+from reliability_rows import ROWS  # noqa: E402
 
-STORE, README = ROOT / "tests" / "support.json", ROOT / "README.md"
-BEGIN, END = "<!-- support: begin -->\n", "<!-- support: end -->\n"
+STORE, README = ROOT / "tests" / "results.json", ROOT / "README.md"
 RUNTIMES = {"cpu": "ONNX Runtime", "openvino:CPU": "OpenVINO"}
 # Tests of `tests/family_proof.py` and `tests/test_families_semantic.py`, by the column that they fill.
 COLUMNS = {
@@ -46,28 +46,40 @@ def main() -> None:
     for path in parser.parse_args().results:
         for part, found in collected(path).items():
             kept = results.get(part, {}).get("results", {})
-            results[part] = found | {"results": kept | found["results"]}
+            results[part] = found | {"results": _joined(kept, found["results"])}
     STORE.write_text(json.dumps(results, indent=1) + "\n")
-    before, _, rest = README.read_text().partition(BEGIN)
-    _, found, after = rest.partition(END)
+    text = README.read_text()
+    for name, table in TABLES.items():
+        text = with_table(text, name, table(results))
+    README.write_text(text)
+
+
+def with_table(text: str, name: str, table: str) -> str:
+    """A text whose part between the two marks of a table is that table."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
     if not found:
-        sys.exit(f"{README} has no {BEGIN.strip()} and {END.strip()}")
-    README.write_text(before + BEGIN + tables(results) + END + after)
+        sys.exit(f"{README} has no {begin.strip()} and {end.strip()}")
+    return before + begin + table + end + after
 
 
 def collected(path: Path) -> Results:
-    """What a run says about families, networks and sizes; parts that it did not hold are left out."""
+    """What a run says about families, networks, sizes and reliability; parts that it did not hold are left out."""
     families: dict[str, Any] = defaultdict(lambda: defaultdict(dict))
     networks: dict[str, Any] = defaultdict(dict)
     sizes: dict[str, Any] = {}
+    withstood: dict[str, Any] = defaultdict(dict)
     for case in ET.parse(path).iter("testcase"):
+        if ".reliability." in case.get("classname", ""):
+            _add_finding(withstood, case)
+            continue
         found = _NAME.fullmatch(case.get("name", ""))
         if found is None:
             continue
         test, subject, device = found.groups()
-        properties = {entry.get("name"): float(entry.get("value", "nan")) for entry in case.iter("property")}
         passed = all(case.find(tag) is None for tag in ("failure", "error", "skipped"))
-        outcome = {"passed": passed} | properties
+        outcome = {"passed": passed} | {name: float(value) for name, value in _properties(case).items()}
         place = case.get("classname", "")
         if "test_families" in place:
             families[subject][test][device] = passed
@@ -76,12 +88,47 @@ def collected(path: Path) -> Results:
         elif "test_sizes" in place:
             sizes[device] = outcome
     stamp = {"date": datetime.now(UTC).date().isoformat(), "versions": {name: version(name) for name in PACKAGES}}
-    parts = {"families": families, "networks": networks, "sizes": sizes}
+    parts = {"families": families, "networks": networks, "sizes": sizes, "reliability": withstood}
     return {name: {"results": part, **stamp} for name, part in parts.items() if part}
 
 
-def tables(results: Results) -> str:
-    """The tables as Markdown."""
+def _joined(kept: Results, found: Results) -> Results:
+    return kept | {name: kept.get(name, {}) | part for name, part in found.items()}
+
+
+def _properties(case: ET.Element) -> dict[str, str]:
+    return {str(entry.get("name")): str(entry.get("value")) for entry in case.iter("property")}
+
+
+def _add_finding(withstood: dict[str, Any], case: ET.Element) -> None:
+    """Files what a check has found under its row; a run in which one failed makes no table."""
+    module = case.get("classname", "").partition(".reliability.")[2].partition(".")[0]
+    if any(case.find(tag) is not None for tag in ("failure", "error")):
+        sys.exit(f"{module}: {case.get('name')} has failed")
+    properties = _properties(case)
+    if "found" in properties:
+        withstood[module][properties["where"]] = properties["found"]
+
+
+def reliability(results: Results) -> str:
+    """What was tried and withstood, as Markdown."""
+    if "reliability" not in results:
+        return ""
+    found = results["reliability"]["results"]
+    rows = [
+        [str(number), tried, asked, _findings(found.get(module, {}))]
+        for number, (module, (tried, asked)) in enumerate(ROWS.items(), 1)
+    ]
+    text = _table(["", "what is tried", "what must come out", "found"], rows)
+    return f"{text}\n`make soak` and `make test`, {_stamp(results['reliability'])}\n"
+
+
+def _findings(found: Mapping[str, str]) -> str:
+    return "<br>".join(f"{where}: {words}" if where else words for where, words in sorted(found.items())) or "not run"
+
+
+def support(results: Results) -> str:
+    """What is supported, as Markdown."""
     text = ""
     if "families" in results:
         rows = [
@@ -129,6 +176,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
+
+TABLES = {"support": support, "reliability": reliability}
 
 if __name__ == "__main__":
     main()
