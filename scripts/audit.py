@@ -2,8 +2,8 @@
 
     make audit
 
-runs pip-audit. Exit code 1 where a hole is known; 0 where none is, or where the database cannot be reached, an as it then says.
-What is left then are the floors of `edgemask.dependencies`, which the tests hold `pyproject.toml` to.
+runs pip-audit. Exit code 1 where a hole is known; 0 where none is, or where the database cannot be reached, as it then
+says: what is left are the floors of `edgemask.dependencies`, which the tests hold `pyproject.toml` to.
 """
 
 import json
