@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from sizes import is_refused, picture, sizes
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from edgemask.canvas import eager_size
 from edgemask.checkpoints import load_checkpoint
 from edgemask.detections import Detections
 from edgemask.errors import ImageError
@@ -17,39 +16,9 @@ from edgemask.export import ExportReport, export_onnx
 from edgemask.parity import TOLERANCES, compare
 from edgemask.reference import ReferenceDetector
 from edgemask.runtimes import Detector, read_model
-from edgemask.scenes import draw_scene
-from edgemask.spec import ModelSpec
 
 pytestmark = pytest.mark.soak
-NAMED = [(1, 1), (31, 1333), (12, 256), (256, 12), (4000, 3000), (1, 600), (640, 2), (33, 32), (1, 2000), (3000, 1)]
 DEVICES = ["cpu", pytest.param("openvino:CPU", marks=pytest.mark.openvino)]
-
-
-def sizes(count: int = 200) -> list[tuple[int, int]]:
-    """Heights and widths: those above, and others from 1 to 4000 that differ by up to a factor of 8."""
-    random = np.random.default_rng(8)
-    drawn = list(NAMED)
-    while len(drawn) < count:
-        height = float(np.exp(random.uniform(0, np.log(4000))))
-        width = height * float(np.exp(random.uniform(-np.log(8), np.log(8))))
-        size = round(height), round(width)
-        if 1 <= size[1] <= 4000 and size not in drawn:
-            drawn.append(size)
-    return drawn
-
-
-def picture(height: int, width: int) -> NDArray[np.uint8]:
-    """A drawn scene, stretched."""
-    scene = draw_scene(height % 50, seed=width, objects=6).image
-    return np.array(Image.fromarray(scene).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def is_refused(size: tuple[int, int], spec: ModelSpec) -> bool:
-    try:
-        eager_size(*size, spec)
-    except ImageError:
-        return True
-    return False
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,46 @@
+"""Opening and closing leaves nothing behind: no memory, no descriptor, no thread."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import enduring
+import pytest
+from enduring import DEVICES, RUNTIMES, Held, ModelOf, Opening, pictures
+from finding import Finding
+
+MIB = 2**20
+WAYS = {
+    "closed": enduring.closed,
+    "forgotten": enduring.forgotten,
+    "streamed": enduring.streamed,
+    "failing": enduring.failing,
+}
+Form = tuple[str, int, int]
+# Kind of model, times, bytes allowed.
+SHORT = ("small", 20, 16 * MIB)
+LONG = ("sample", 200, 64 * MIB)
+
+
+def left(path: Path, device: str, form: Form, opening: Opening) -> Held:
+    _, times, _ = form
+    shown = pictures(path, 1)[0]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(enduring.left_over, path, device, opening, times=times, shown=shown).result()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("form", [SHORT, pytest.param(LONG, marks=pytest.mark.soak)], ids=["20", "200"])
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_left(model_of: ModelOf, device: str, form: Form, way: str, finding: Finding) -> None:
+    found = left(model_of(form[0]), device, form, WAYS[way])
+    assert (found.descriptors, found.threads) == (0, 0)
+    assert found.memory < form[2]
+    finding(f"{found.memory / MIB:+.1f} MiB, 0 descriptors, 0 threads", where=f"{RUNTIMES[device]}, {way}")
+
+
+def test_what_is_lost_is_seen(model_of: ModelOf) -> None:
+    path = model_of("small")
+    assert left(path, "cpu", SHORT, enduring.descriptor_lost).descriptors == SHORT[1]
+    assert left(path, "cpu", SHORT, enduring.thread_lost).threads == SHORT[1]
+    assert left(path, "cpu", SHORT, enduring.memory_lost).memory > SHORT[2]
