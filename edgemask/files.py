@@ -1,9 +1,13 @@
 """Files appear whole or not at all."""
 
 import contextlib
+import errno
+import fcntl
+import glob
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,8 @@ from PIL import Image
 from edgemask.errors import OutputError
 
 JPEG_QUALITY = 95
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_PART, _SCRATCH = ".part", ".edgemask-scratch."  # no name that a user would choose
 _unfinished: set[Path] = set()
 
 
@@ -21,32 +27,112 @@ def creating(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path in the same folder, which replaces `path` when the block ends well.
 
     A reader sees the old file or the new one, never a part; after an exception the old file is as it was. Of a link,
-    the file that it leads to is replaced.
+    the file that it leads to is replaced. What a process left that was killed on the same `path` is removed.
 
     Raises:
         OutputError: the folder is missing or read-only, the disk is full, or `path` is a folder or a device.
     """
     target = Path(os.path.realpath(path))
-    temporary: Path | None = None
+    with contextlib.ExitStack() as stack:
+        try:
+            if target.exists() and not target.is_file():
+                raise OutputError(
+                    f"cannot write {path}: it is there already, and is no file", "name another place with -o"
+                )
+            temporary = stack.enter_context(_temporary(target))
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(target)
+        except OSError as error:
+            raise _unwritten(path, target, error) from error
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Gives an empty folder for files that nobody keeps, and removes it, and those of processes that were killed.
+
+    Raises:
+        OutputError: the folder for temporary files cannot be written to.
+    """
+    folder, handle = make_scratch()
     try:
-        if target.exists() and not target.is_file():
-            raise OutputError(f"cannot write {path}: it is there already, and is no file", "name another place with -o")
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        temporary = Path(name)
-        _unfinished.add(temporary)
-        os.close(handle)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot write {path}: {reason}", "free some space or name another place with -o") from error
+        yield folder
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-            _unfinished.discard(temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def make_scratch() -> tuple[Path, int]:
+    """As `scratch`, for those who remove the folder themselves; it counts as in use until the descriptor is closed."""
+    root = Path(tempfile.gettempdir())
+    _remove_abandoned(root.glob(f"{_SCRATCH}*"))
+    try:
+        return _locked(lambda: Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=root)))
+    except OSError as error:
+        raise _unwritten(root, root, error) from error
+
+
+@contextlib.contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """An empty file beside the target, removed in the end unless it has taken the target's place."""
+    prefix = f".{target.name}."
+    _remove_abandoned(target.parent.glob(f"{glob.escape(prefix)}{'?' * 8}{_PART}"))
+
+    def make() -> Path:
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=_PART, dir=target.parent)
+        os.close(handle)
+        return Path(name)
+
+    temporary, handle = _locked(make)
+    _unfinished.add(temporary)
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+        _unfinished.discard(temporary)
+        os.close(handle)
+
+
+def _locked(make: Callable[[], Path]) -> tuple[Path, int]:
+    """A new file or folder, and a lock on it that says to others that its writer lives."""
+    while True:
+        path = make()
+        # Another process may have taken it for abandoned before it was locked: then it has no name any more.
+        with contextlib.suppress(FileNotFoundError):
+            handle = _open(path)
+            with contextlib.suppress(OSError):  # of a file system that knows no locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if path.exists():
+                return path, handle
+            os.close(handle)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _remove_abandoned(paths: Iterable[Path]) -> None:
+    """Removes this user's files and folders whose writers have gone; what is being written stays."""
+    for path in paths:
+        # Locked by its writer, somebody else's, removed in the meantime, or of a file system that knows no locks.
+        with contextlib.suppress(OSError):
+            handle = _open(path)
+            try:
+                if os.fstat(handle).st_uid == os.geteuid():
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(handle)
+
+
+def _unwritten(path: str | Path, target: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error)
+    if error.errno in FULL:
+        with contextlib.suppress(OSError):
+            reason += f" ({shutil.disk_usage(target.parent).free:,} bytes are free there)"
+    return OutputError(f"cannot write {path}: {reason}", "free some space or name another place with -o")
 
 
 def write_image(path: str | Path, pixels: NDArray[np.uint8]) -> None:

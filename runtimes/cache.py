@@ -17,13 +17,13 @@ import json
 import logging
 import os
 import stat
-import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgemask.checks import printable
+from edgemask.files import make_scratch
 from edgemask.runtimes import cache_folder as folders
 from edgemask.runtimes.cache_folder import cache_folder, cache_size
 
@@ -125,8 +125,7 @@ class Entry:
             path, handle = folders.make_work_folder(self._root, self._key)
         except OSError as error:
             folders.warn_once(self._root, folders.reason_of(error))
-            path = Path(tempfile.mkdtemp(prefix="edgemask-"))  # the library must have a place
-            handle = os.open(path, os.O_RDONLY)
+            path, handle = make_scratch()  # the library must have a place
         self._end = weakref.finalize(self, folders.remove_work_folder, path, handle, os.getpid())
         return path
 

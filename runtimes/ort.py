@@ -1,12 +1,11 @@
 """ONNX Runtime, on its CPU provider; `edgemask.runtimes.ort_gpu` adds the others."""
 
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from edgemask.errors import DeviceUnavailable, UsageError
+from edgemask.files import scratch
 from edgemask.runtimes.assignment import strays
 from edgemask.runtimes.modelfile import ModelFile
 from edgemask.runtimes.options import (
@@ -75,8 +74,8 @@ class OrtCpu(Runtime):
 
     def profile(self, model: ModelFile, inputs: Mapping[str, Array]) -> tuple[NodeRun, ...]:
         """See `Runtime.profile`."""
-        with tempfile.TemporaryDirectory(prefix="edgemask-") as folder:
-            session = self._open(model, profile=str(Path(folder) / "profile"))
+        with scratch() as folder:
+            session = self._open(model, profile=str(folder / "profile"))
             try:
                 for _ in range(_PROFILED_RUNS):
                     self._values(session, inputs)

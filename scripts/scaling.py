@@ -16,7 +16,6 @@ variants of a sweep are open at the same time and take turns. Written are OUT/sc
 import argparse
 import copy
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -37,7 +36,7 @@ from edgemask.checkpoints import load_checkpoint
 from edgemask.environment import environment
 from edgemask.errors import EdgemaskError, OutputError, UsageError
 from edgemask.export import export_onnx
-from edgemask.files import creating
+from edgemask.files import creating, scratch
 from edgemask.images import load_image
 from edgemask.processors import let_threads_rest, thread_count
 from edgemask.progress import progress
@@ -118,8 +117,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"{options.checkpoint} finds {', '.join(spec.tasks)}", "give the checkpoint of a Mask R-CNN")
     sweeps: dict[str, list[dict[str, Any]]] = {}
     for name in options.sweep or SWEEPS:
-        with tempfile.TemporaryDirectory(prefix="edgemask-") as folder:
-            variants = SWEEPS[name](Task(model, spec.replace(canvas=None), pixels, Path(folder)))
+        with scratch() as folder:
+            variants = SWEEPS[name](Task(model, spec.replace(canvas=None), pixels, folder))
             devices = options.device or DEVICES
             sweeps[name] = [point for device in devices for point in timed(variants, device, how, options.repeats)]
     record = {"environment": where, "checkpoint": options.checkpoint.name, "image": options.image.name}

@@ -1,10 +1,8 @@
 """torchvision's own ONNX export, as its documentation has it."""
 
-import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +10,7 @@ import numpy as np
 from edgemask.benchmark.contestants import Contestant, Picture, Turn
 from edgemask.benchmark.pytorch import Reference, image_tensor
 from edgemask.errors import UnsupportedModel
+from edgemask.files import scratch
 from edgemask.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -112,8 +111,8 @@ def export_legacy(model: "GeneralizedRCNN", spec: ModelSpec, pixels: Picture, *,
     if not paste:
         model.transform.postprocess = lambda found, *_: found
     image = image_tensor(pixels)
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        path = Path(folder) / "torchvision.onnx"
+    with warnings.catch_warnings(), scratch() as folder, torch.no_grad():
+        path = folder / "torchvision.onnx"
         # Tracing warns of each of torchvision's shape computations, and of being deprecated.
         warnings.simplefilter("ignore")
         canvas = model.transform([image])[0].tensors

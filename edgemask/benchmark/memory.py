@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from edgemask.benchmark.contestants import Contestant, Picture
 from edgemask.benchmark.opening import Entry, entry_of, torch_threads
 from edgemask.benchmark.records import Memory
 from edgemask.errors import BrokenOutput, EdgemaskError
+from edgemask.files import scratch
 
 _RUNS = 3  # a runtime's arena has its size after the first; a compiled piece, after the second
 _MEBIBYTE = 2**20
@@ -40,11 +40,10 @@ def measure_memory(entry: Entry, pixels: Picture) -> Memory | None:
     job = entry.job()
     if job is None:
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
+    with scratch() as root:
         (root / "job.json").write_text(json.dumps(job), encoding="utf-8")
         np.save(root / "image.npy", pixels)
-        result = _run([sys.executable, "-P", "-c", _CHILD, folder])
+        result = _run([sys.executable, "-P", "-c", _CHILD, str(root)])
         try:
             return Memory(**json.loads((root / "memory.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:

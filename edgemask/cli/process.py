@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from edgemask.checks import printable
 from edgemask.errors import DependencyMissing, EdgemaskError, OutOfMemory, OutputError, UsageError
-from edgemask.files import remove_unfinished
+from edgemask.files import FULL, remove_unfinished
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
@@ -21,7 +21,6 @@ TRACEBACK = "EDGEMASK_TRACEBACK"
 _STACK = 16 * 2**20  # bytes; a worker thread gets as little as 128 KiB on some systems, a main thread 8 MiB
 _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 _QUIET_TRACKER = "ignore:resource_tracker:UserWarning"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _WRONG_PATH = {
     errno.ENOENT, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
@@ -62,7 +61,7 @@ def typed(error: BaseException) -> EdgemaskError:
         return OutOfMemory("there is too little memory for this", "use smaller images or a smaller batch")
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("edgemask"):
         return DependencyMissing(f"the Python package {error.name} is not installed", "pip install 'edgemask[all]'")
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in FULL:
         where = "" if error.filename is None else f" {error.filename}"
         return OutputError(f"cannot write{where}: {error.strerror}", "free some space or name another place with -o")
     if isinstance(error, OSError) and error.errno in _WRONG_PATH and error.filename is not None:

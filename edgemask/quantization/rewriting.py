@@ -7,6 +7,7 @@ rounding, and every new node begins with its stage; the order of the nodes; and 
 """
 
 import logging
+import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from edgemask.files import scratch
 from edgemask.quantization.layers import OPERATORS, Layer
 from edgemask.quantization.recipes import Recipe
 from edgemask.runtimes import ModelFile
@@ -78,7 +80,7 @@ def rewrite(
     options: dict[str, Any] = {"ActivationSymmetric": recipe.symmetric, "WeightSymmetric": True}
     if recipe.symmetric:  # as TensorRT wants it: inputs of layers only, and biases as they are
         options |= {"OpTypesToExcludeOutputQuantization": list(OPERATORS), "QuantizeBias": False}
-    with _quiet():
+    with _quiet(), _library_files_in_scratch():
         quantizer = QDQQuantizer(
             proto,
             recipe.per_channel,
@@ -182,6 +184,18 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+@contextmanager
+def _library_files_in_scratch() -> Iterator[None]:
+    """The quantizer writes the whole model for its shape inference: where what a killed process leaves is removed."""
+    before = tempfile.tempdir
+    with scratch() as folder:
+        tempfile.tempdir = str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 def _restore_names(graph: onnx.GraphProto) -> None:

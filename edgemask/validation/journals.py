@@ -2,11 +2,11 @@
 
 import contextlib
 import os
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgemask.errors import UsageError
+from edgemask.files import scratch
 from edgemask.runs import RunEntry, RunFacts, RunWriter
 from edgemask.validation.images import UsableImage
 from edgemask.validation.sides import Boxes, Picture, RunSide, Side, Stages
@@ -95,7 +95,7 @@ class Journals:
         """
         if isinstance(side, RunSide):
             return side
-        folder = self._folder or Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="edgemask-")))
+        folder = self._folder or self._stack.enter_context(scratch())
         journal = RunWriter.open(folder / name, _facts(side), fresh=self._fresh)
         self._writers.append(self._stack.enter_context(journal))
         return JournaledSide(side, journal, must_keep, with_stages)

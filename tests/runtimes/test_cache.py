@@ -314,7 +314,7 @@ def test_a_folder_is_given_where_none_can_be_made(
     opened.seal()
     opened.close()
     assert [line.partition(": ")[2].partition(";")[0] for line in caplog.messages] == ["No such file or directory"]
-    assert list(tmp_path.glob("edgemask-*")) == []
+    assert list(tmp_path.glob(".edgemask-*")) == []
 
 
 def test_a_full_disk_while_a_folder_is_filled(
