@@ -1,6 +1,6 @@
 """What the checks of endurance share: models, pictures of many sizes, and what a process holds.
 
-from enduring import DEVICES, held, pictures, result_bytes
+from enduring import DEVICES, held, pictures, result_bytes, scenes
 
 Processes of their own import it: what takes seconds to import is imported where it is needed.
 """
@@ -60,10 +60,15 @@ def sample_model(folder: Path) -> Path:
 MODELS = {"small": small_model, "sample": sample_model}
 
 
+def scenes(count: int) -> list[Picture]:
+    """Drawn scenes of ordinary sizes, no two alike."""
+    return [draw_scene(index, size=96 + 16 * (index % 9)).image[: 96 - index % 13] for index in range(count)]
+
+
 def pictures(path: Path, count: int) -> list[Picture]:
-    """Drawn scenes that a model takes, each of another size: up to 200 and 4000 pixels for the sample."""
+    """Drawn scenes of as many sizes, up to 200: from a pixel to 4000 for the sample."""
     if path.stem == "small":
-        return [draw_scene(index, size=48 + index % 29).image[: 48 - index % 13] for index in range(count)]
+        return scenes(count)
     spec = read_model(path).spec
     taken = [size for size in sizes(2 * count) if not is_refused(size, spec)]
     return [picture(*size) for size in taken[:count]]

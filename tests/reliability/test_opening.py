@@ -6,7 +6,7 @@ from pathlib import Path
 
 import enduring
 import pytest
-from enduring import DEVICES, RUNTIMES, Held, ModelOf, Opening, pictures
+from enduring import DEVICES, RUNTIMES, Held, ModelOf, Opening, scenes
 from finding import Finding
 
 MIB = 2**20
@@ -24,7 +24,7 @@ LONG = ("sample", 200, 64 * MIB)
 
 def left(path: Path, device: str, form: Form, opening: Opening) -> Held:
     _, times, _ = form
-    shown = pictures(path, 1)[0]
+    shown = scenes(1)[0]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(enduring.left_over, path, device, opening, times=times, shown=shown).result()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from enduring import DEVICES, RUNTIMES, ModelOf, Picture, Predictor, pictures, result_bytes
+from enduring import DEVICES, RUNTIMES, ModelOf, Picture, Predictor, result_bytes, scenes
 from finding import Finding
 
 import edgemask
@@ -30,7 +30,7 @@ def different(predictor: Predictor, shown: Sequence[Picture], count: int) -> int
 def elsewhere(path: Path, device: str) -> list[bytes]:
     """What another process gets."""
     with edgemask.load(path, device=device) as detector:
-        return [result_bytes(detector.predict(image)) for image in pictures(path, IMAGES)]
+        return [result_bytes(detector.predict(image)) for image in scenes(IMAGES)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -39,7 +39,7 @@ def elsewhere(path: Path, device: str) -> list[bytes]:
 )
 def test_repeats_are_equal(model_of: ModelOf, device: str, kind: str, count: int, finding: Finding) -> None:
     path = model_of(kind)
-    shown = pictures(path, IMAGES)
+    shown = scenes(IMAGES)
     with edgemask.load(path, device=device) as detector:
         assert different(detector, shown, count) == 0
         here = [result_bytes(detector.predict(image)) for image in shown]
@@ -66,4 +66,4 @@ class LastBit:
 def test_a_changing_bit_is_seen(model_of: ModelOf) -> None:
     path = model_of("small")
     with edgemask.load(path, device="cpu") as detector:
-        assert different(LastBit(detector), pictures(path, IMAGES), 20) > 0
+        assert different(LastBit(detector), scenes(IMAGES), 20) > 0

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from enduring import DEVICES, RUNTIMES, ModelOf, Picture, Predictor, pictures, result_bytes
+from enduring import DEVICES, RUNTIMES, ModelOf, Picture, Predictor, result_bytes, scenes
 from finding import Finding
 
 import edgemask
@@ -13,7 +13,7 @@ from edgemask.detections import Detections
 from edgemask.runtimes import Detector
 
 THREADS = 8
-PATIENCE = 600  # seconds for all of them, then they hang
+PATIENCE = 1800  # seconds for all of them, then they hang
 
 
 def differing(predictor: Predictor, shown: Sequence[Picture], each: int) -> int:
@@ -46,7 +46,7 @@ def small(device: str, model_of: ModelOf) -> Iterator[Detector]:
 def test_threads_get_what_a_single_one_gets(
     model_of: ModelOf, device: str, kind: str, each: int, finding: Finding
 ) -> None:
-    shown = pictures(model_of(kind), 20)
+    shown = scenes(20)
     with edgemask.load(model_of(kind), device=device) as detector:
         begin = time.perf_counter()
         for number in range(THREADS * each // 10):
@@ -62,8 +62,8 @@ def test_threads_get_what_a_single_one_gets(
     )
 
 
-def test_streams_and_predictions_do_not_mix(small: Detector, model_of: ModelOf) -> None:
-    shown = pictures(model_of("small"), 20)
+def test_streams_and_predictions_do_not_mix(small: Detector) -> None:
+    shown = scenes(20)
     expected = [result_bytes(small.predict(image)) for image in shown]
 
     def stream(_: int) -> list[bytes]:
@@ -89,5 +89,5 @@ class SharedBuffer:
         return self._result
 
 
-def test_a_shared_buffer_is_seen(small: Detector, model_of: ModelOf) -> None:
-    assert differing(SharedBuffer(small), pictures(model_of("small"), 20), 20) > 0
+def test_a_shared_buffer_is_seen(small: Detector) -> None:
+    assert differing(SharedBuffer(small), scenes(20), 20) > 0
