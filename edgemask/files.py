@@ -57,10 +57,12 @@ def scratch() -> Iterator[Path]:
         OutputError: the folder for temporary files cannot be written to.
     """
     folder, handle = make_scratch()
+    _unfinished.add(folder)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        _unfinished.discard(folder)
         os.close(handle)
 
 
@@ -151,10 +153,10 @@ def write_image(path: str | Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def remove_unfinished() -> None:
-    """Removes the temporary files of every `creating` block that still runs: for a process about to end at once."""
+    """Removes what every `creating` and `scratch` block keeps that still runs: for a process about to end at once."""
     for temporary in tuple(_unfinished):
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:

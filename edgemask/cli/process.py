@@ -1,5 +1,6 @@
-"""How a command ends: its exit code, its one message, and its answer to Ctrl-C."""
+"""How a command ends: its exit code, its one message, and its answer to Ctrl-C and to a polite kill."""
 
+import atexit
 import contextlib
 import errno
 import multiprocessing
@@ -8,14 +9,15 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import NoReturn
 
 from edgemask.checks import printable
 from edgemask.errors import DependencyMissing, EdgemaskError, OutOfMemory, OutputError, UsageError
 from edgemask.files import FULL, remove_unfinished
 
-INTERRUPTED = 130
+SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}  # exit codes 130 and 143, as shells have it
 BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
 TRACEBACK = "EDGEMASK_TRACEBACK"
 _STACK = 16 * 2**20  # bytes; a worker thread gets as little as 128 KiB on some systems, a main thread 8 MiB
@@ -29,20 +31,44 @@ _WRONG_PATH = {
 def run(body: Callable[[], object]) -> int:
     """Runs `body` in a thread of its own and gives the exit code.
 
-    A native call does not see Ctrl-C before it returns, which may take minutes; the main thread does.
+    A native call does not see a signal before it returns, which may take minutes; the main thread does.
     """
-    _expect_interrupts()
     codes: list[int] = []
-    default = threading.stack_size(_STACK)
-    try:
+    with _answered_signals():
+        default = threading.stack_size(_STACK)
         worker = threading.Thread(target=lambda: codes.append(_guarded(body)), name="command", daemon=True)
         worker.start()
         threading.stack_size(default)
         while worker.is_alive():
             worker.join(0.2)
-    except KeyboardInterrupt:
-        _leave()
-    return _flushed(codes[0])
+        return _flushed(codes[0])
+
+
+@contextlib.contextmanager
+def _answered_signals() -> Iterator[None]:
+    """Signals end the process at once in here; one that the caller ignores, as `nohup` does, stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _expect_interrupts()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    answered = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    try:
+        for number in answered:
+            signal.signal(number, _leave)
+        yield
+    finally:
+        for number in answered:
+            signal.signal(number, before[number])
+
+
+def _die_silently() -> None:
+    """Once Python takes itself down, an interrupt ends the process as it does others, without a traceback."""
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+atexit.register(_die_silently)
 
 
 def _expect_interrupts() -> None:
@@ -99,15 +125,16 @@ def _print_error(error: EdgemaskError, *, ours: bool) -> None:
     Console(stderr=True, highlight=False).print(message, soft_wrap=True)
 
 
-def _leave() -> NoReturn:
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
     """Ends the process while its worker thread still runs: nothing that could wait for that thread is called."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
     for child in multiprocessing.active_children():  # those that load images for training
         child.kill()
     remove_unfinished()
     with contextlib.suppress(OSError):
-        os.write(2, ((_SHOW_CURSOR if os.isatty(2) else "") + "interrupted\n").encode())
-    os._exit(INTERRUPTED)
+        os.write(2, ((_SHOW_CURSOR if os.isatty(2) else "") + f"{SIGNALS[signal.Signals(number)]}\n").encode())
+    os._exit(128 + number)
 
 
 def _flushed(code: int) -> int:
