@@ -17,6 +17,7 @@ from edgemask.runtimes.functions import for_openvino
 Array = NDArray[Any]
 Form = Callable[[Sequence[Array]], Array]
 Case = list[Array]
+NMS_KINDS = ("nested", "ordered", "repeated", "grid", "spread")
 
 
 def roi_align_attributes(levels: int, **changes: Any) -> dict[str, Any]:
@@ -72,6 +73,31 @@ def _model(
     model = helper.make_model(graph, opset_imports=opsets, ir_version=MIN_IR_VERSION)
     model.functions.extend(local_functions(model, static))
     return model
+
+
+def nms_case(random: np.random.Generator, kind: str, sizes: tuple[int, int, int]) -> Case:
+    """Boxes and scores of so many images, classes and boxes.
+
+    Boxes on a small grid, where most overlaps are equal fractions and some corners are flipped; one inside the other;
+    each several times; and anywhere, with ordered corners, near to each other or spread over a canvas. Scores are tied,
+    except for the boxes near to each other.
+    """
+    batch, classes, amount = sizes
+    boxes: Array = random.integers(0, 7, (batch, amount, 4)).astype(np.float32)
+    if kind == "nested":  # along x: every overlap is k / m for k, m up to 20
+        boxes[..., :2], boxes[..., 3] = 0, 1
+        boxes[..., 2] = random.integers(1, 21, (batch, amount))
+    elif kind == "ordered":
+        boxes = np.sort(random.uniform(0, 30, (batch, amount, 2, 2)), axis=2).reshape(batch, amount, 4)
+    elif kind == "repeated":
+        boxes = boxes[:, random.integers(0, max(1, amount // 3), amount)] if amount else boxes
+    elif kind == "spread":
+        boxes[..., :2] = random.uniform(0, 1300, (batch, amount, 2))
+        boxes[..., 2:] = boxes[..., :2] + np.exp(random.uniform(0, 6, (batch, amount, 2)))
+    scores = random.choice([-0.5, 0.0, 0.05, 0.3, 0.7, 0.9], (batch, classes, amount))
+    if kind == "ordered":
+        scores = random.uniform(0, 1, scores.shape)
+    return [boxes.astype(np.float32), scores.astype(np.float32)]
 
 
 def roi_align_reference(attributes: Mapping[str, Any]) -> Form:

@@ -1,6 +1,5 @@
 """The canvas: sizes, pixels and the way back equal torchvision's."""
 
-import random
 from typing import Any
 
 import numpy as np
@@ -29,38 +28,10 @@ def picture(height: int = 23, width: int = 37, seed: int = 0) -> NDArray[np.uint
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def torchvision_size(height: int, width: int, spec: ModelSpec) -> tuple[int, ...]:
-    torch = pytest.importorskip("torch")
-    from torchvision.models.detection.transform import _resize_image_and_masks
-
-    def only_the_size(image: Any, size: list[int], *_: Any) -> Any:
-        return image.new_empty((1, 1, *size))
-
-    fixed = None if spec.fixed_size is None else spec.fixed_size[::-1]
-    image = torch.empty(1, height, width, device="meta")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch._C._nn, "upsample_bilinear2d", only_the_size)  # the arithmetic above it is meant
-        return tuple(_resize_image_and_masks(image, spec.min_size, spec.max_size, None, fixed)[0].shape[-2:])
-
-
-@pytest.mark.parametrize("limits", [(800, 1333), (256, 320), (640, 640), (801, 1000), (1, 10**6)])
-def test_eager_size_is_torchvisions(limits: tuple[int, int]) -> None:
-    spec = make_spec(min_size=limits[0], max_size=limits[1])
-    chance = random.Random(limits[0])
-    compared = 0
-    for _ in range(2000):
-        height, width = (int(8 ** chance.uniform(0, 4.3)) for _ in range(2))
-        try:
-            size = eager_size(height, width, spec)
-        except ImageError:
-            assert 0 in torchvision_size(height, width, spec)
-            continue
-        assert size == torchvision_size(height, width, spec), (height, width)
-        compared += 1
-    assert compared > 1000
-
-
 def test_fixed_size_is_height_and_width() -> None:
+    pytest.importorskip("torch")
+    from eager_sizes import torchvision_size
+
     spec = make_spec(fixed_size=(96, 160))
     assert eager_size(1000, 10, spec) == (96, 160) == torchvision_size(1000, 10, spec)
 

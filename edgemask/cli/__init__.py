@@ -1,7 +1,7 @@
 """The command line: one sub-command per public function.
 
 Exit codes: 0 done; 1 a gate failed; 2 wrong use or bad input; 3 the environment lacks something; 70 a fault of
-edgemask; 130 interrupted. What a command prints is a record; `--json` prints the same record to standard output.
+edgemask; 130 interrupted, 143 terminated. What a command prints is a record; `--json` prints the same record to standard output.
 """
 
 from collections.abc import Sequence

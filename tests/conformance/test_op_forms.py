@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import op_forms
 import pytest
-from op_forms import Array, Case, Form
+from op_forms import Case, Form
 
 from edgemask.ops import floor32, level_thresholds
 from edgemask.runtimes.functions import inline_functions
@@ -84,26 +84,14 @@ def roi_align_cases(attributes: dict[str, Any], count: int = CASES_PER_ATTRIBUTE
 
 
 def nms_cases(count: int = CASES_PER_ATTRIBUTES) -> list[Case]:
-    """Boxes on a small grid, where most overlaps are equal fractions, with tied scores, flips and empty
-    boxes."""
+    """Every kind in turn, few boxes; also of no images and of no classes."""
     random = np.random.default_rng(2)
     cases = []
     for number in range(count):
         batch, classes, amount = (int(random.integers(low, high)) for low, high in [(1, 4), (1, 4), (0, 40)])
         batch, classes = (0 if number == 7 else batch), (0 if number == 8 else classes)
-        boxes: Array = random.integers(0, 7, (batch, amount, 4)).astype(np.float32)
-        kind = number % 4
-        if kind == 0:  # one inside the other along x: every overlap is k / m for k, m up to 20
-            boxes[..., :2], boxes[..., 3] = 0, 1
-            boxes[..., 2] = random.integers(1, 21, (batch, amount))
-        elif kind == 1:  # ordered corners, any position
-            boxes = np.sort(random.uniform(0, 30, (batch, amount, 2, 2)), axis=2).reshape(batch, amount, 4)
-        elif kind == 2:  # the same box many times
-            boxes = boxes[:, random.integers(0, max(1, amount // 3), amount)] if amount else boxes
-        scores = random.choice([-0.5, 0.0, 0.05, 0.3, 0.7, 0.9], (batch, classes, amount))
-        if kind == 1:
-            scores = random.uniform(0, 1, scores.shape)
-        cases.append([boxes.astype(np.float32), scores.astype(np.float32)])
+        kind = op_forms.NMS_KINDS[number % len(op_forms.NMS_KINDS)]
+        cases.append(op_forms.nms_case(random, kind, (batch, classes, amount)))
     return cases
 
 

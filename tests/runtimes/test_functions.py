@@ -101,15 +101,6 @@ def test_nan_on_openvino_is_refused() -> None:
         for_openvino(model)
 
 
-@pytest.mark.openvino
-def test_openvino_still_gives_that_nan() -> None:
-    # Where this fails, OpenVINO has repaired it and the refusal can go.
-    attributes = op_forms.roi_align_attributes(1, coordinate_transformation_mode="half_pixel", sampling_ratio=0)
-    form = op_forms.on_openvino(op_forms.roi_align_model(attributes), prepare=inline_functions)
-    features = np.ones((1, 1, 8, 8), np.float32)
-    assert np.isnan(form([features, np.array([[0, 5, 5, 5, 9]], np.float32)])).all()
-
-
 def test_lost_function_is_named() -> None:
     model = op_forms.nms_model(NMS)
     del model.functions[:]
