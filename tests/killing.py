@@ -173,6 +173,7 @@ def serve(job: str, folder: Path) -> None:
     """Forks a child for each pair of lines: the event to be killed at, and then, to wait for it, anything."""
     for name in IMPORTS.get(job, ("edgemask.runtimes", "toy_model")):
         __import__(name)
+    JOBS[job](folder)  # what libraries prepare at their first use is not what is to be killed
     for line in sys.stdin:
         read, end = os.pipe()
         child = os.fork()
