@@ -122,7 +122,7 @@ def placement_of(original: tuple[int, int], spec: ModelSpec) -> Placement:
     smaller, keeping its shape.
 
     Raises:
-        ImageError: the resized image would have a side of 0 pixels, or more than 89 million pixels.
+        ImageError: the resized image would have a side of 0 pixels, or more than 65 million pixels.
     """
     wanted = eager_size(*original, spec)
     stride = spec.size_divisible
@@ -146,7 +146,7 @@ def place_on_canvas(image: NDArray[np.uint8], spec: ModelSpec) -> tuple[FloatArr
 
     Raises:
         UsageError: an array of another type or shape.
-        ImageError: the resized image would have a side of 0 pixels, or more than 89 million pixels.
+        ImageError: the resized image would have a side of 0 pixels, or more than 65 million pixels.
     """
     check_array(image)
     placement = placement_of((image.shape[0], image.shape[1]), spec)

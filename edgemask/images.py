@@ -15,9 +15,11 @@ from edgemask.errors import ImageError
 # Few decoders, all in daily use: each format that Pillow may try is more code that reads a stranger's bytes.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")  # of the files that are taken from a folder
-# Pillow warns from here on and refuses from twice as much; 268 MB as RGB.
-PIXEL_LIMIT = 89_478_485
+# 248 MiB while Pillow decodes them, four bytes a pixel, which also a file may cost that turns out to be broken.
+PIXEL_LIMIT = 65_000_000
+_RUN_LENGTH_LIMIT = 8_000_000  # of a run-length encoded BMP: Pillow decodes it byte by byte, in Python
 
+_BAND = 1 << 20  # pixels turned into an array at a time: a large image needs little more than itself and the array
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,18 +30,22 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_RANGE_REMEDY = "scale it to 0-255 and cast it to uint8 first: the range of its values is not known"
 
 
 def load_image(source: str | os.PathLike[str] | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Returns a C-contiguous uint8 [H, W, 3] RGB image.
 
     Files (JPEG, PNG, BMP, WebP) and Pillow images are turned upright by their EXIF orientation. Alpha is
-    dropped, the first frame of an animation is taken, 16-bit grey is scaled to 8 bits. Arrays are taken as
-    they are, RGB; one that is contiguous already is not copied.
+    dropped, the first frame of an animation is taken. Of 16 bits a channel, grey is divided by 257, and colour
+    keeps its high byte. CMYK and YCbCr are converted by Pillow's formulas, without a profile; LAB, of the white
+    point D50, by profiles to sRGB. Pillow's floats (mode F) are grey: within 0-1 they are multiplied by 255,
+    others within 0-255 are rounded; if the greatest lies between 1 and 2, it could be either, and is refused.
+    Arrays are taken as they are, RGB; one that is contiguous already is not copied.
 
     Raises:
-        ImageError: no such file, none of the formats, damaged, more than 89 million pixels, or of a pixel
-            type whose range nobody can know.
+        ImageError: no such file, none of the formats, damaged, more than 65 million pixels (8 million of a
+            run-length encoded BMP), or of a pixel type whose range nobody can know.
         UsageError: an array of another type or shape.
         DependencyMissing: Pillow is too old to read a file safely.
     """
@@ -103,8 +109,15 @@ def _load_file(path: Path) -> NDArray[np.uint8]:
     except UnidentifiedImageError as error:
         remedy = "convert it to PNG, or open it with Pillow and pass the Pillow image"
         raise ImageError(f"{name}: no sound JPEG, PNG, BMP or WebP image", remedy) from error
-    except OSError as error:
-        _refuse_file(name, printable(error.strerror or str(error)), error)
+    except ImageError:
+        raise
+    # Damaged files make Pillow raise whatever it runs into: OSError, SyntaxError, ValueError, struct.error ...
+    except Exception as error:
+        _refuse_file(name, _words(error), error)
+
+
+def _words(error: Exception) -> str:
+    return printable(getattr(error, "strerror", None) or str(error)) or type(error).__name__
 
 
 def _refuse_file(name: str, reason: str, cause: Exception | None = None) -> NoReturn:
@@ -112,18 +125,25 @@ def _refuse_file(name: str, reason: str, cause: Exception | None = None) -> NoRe
 
 
 def _decode(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    if not 0 < image.width * image.height <= PIXEL_LIMIT:
-        _refuse_file(name, f"expected 1 to {PIXEL_LIMIT} pixels, got {image.width} x {image.height}")
-    if image.mode in ("I", "F"):
-        remedy = "scale it to 0-255 and cast it to uint8 first: the range of its values is not known"
-        raise ImageError(f"{name}: expected 8 or 16 bits a channel, got Pillow mode {image.mode}", remedy)
+    limit = _RUN_LENGTH_LIMIT if _is_run_length_encoded(image) else PIXEL_LIMIT
+    if not 0 < image.width * image.height <= limit:
+        _refuse_file(name, f"expected 1 to {limit} pixels, got {image.width} x {image.height}")
+    if image.mode == "I":
+        raise ImageError(f"{name}: expected 8 or 16 bits a channel, got Pillow mode I", _RANGE_REMEDY)
     try:
         image.load()
         upright = _UPRIGHT.get(_orientation(image))
-        return _rgb(image if upright is None else image.transpose(upright))
-    # Damaged files make Pillow raise whatever it runs into: OSError, SyntaxError, struct.error ...
+        if image.mode == "F":
+            image = Image.fromarray(_levels(np.asarray(image), name))
+        return _pixels(image if upright is None else image.transpose(upright))
+    except ImageError:
+        raise
     except Exception as error:
-        _refuse_file(name, printable(str(error)) or type(error).__name__, error)
+        _refuse_file(name, _words(error), error)
+
+
+def _is_run_length_encoded(image: Image.Image) -> bool:
+    return any(tile.codec_name == "bmp_rle" for tile in getattr(image, "tile", ()))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -134,10 +154,36 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+def _levels(values: NDArray[np.float32], name: str) -> NDArray[np.uint8]:
+    """Grey of a range that its values tell, as 0-255."""
+    least, greatest = values.min(), values.max()
+    # Written so that a NaN is wrong too. What filters make of 0-1 goes beyond 1, yet not as far as 2.
+    if not (least >= 0 and (greatest <= 1 or 2 <= greatest <= 255)):
+        problem = f"expected values within 0-1, or within 0-255 and up to 2 at least, got {least:g} to {greatest:g}"
+        raise ImageError(f"{name}: {problem}", _RANGE_REMEDY)
+    levels: NDArray[np.uint8] = (values * 255 if greatest <= 1 else values).round().astype(np.uint8)
+    return levels
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    step = max(1, _BAND // image.width)
+    for top in range(0, image.height, step):
+        band = pixels[top : top + step]
+        band[:] = _rgb(image.crop((0, top, image.width, top + len(band))))
+    return pixels
+
+
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I;16"):
         grey = (np.asarray(image).astype(np.uint32) + 128) // 257
         return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.mode == "LAB":  # which Pillow converts by profiles alone
+        from PIL import ImageCms
+
+        lab, srgb, exact = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), ImageCms.Flags.NOOPTIMIZE
+        transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB", flags=exact)
+        return np.asarray(transform.apply(image))
     if image.mode in ("P", "PA") and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns when a palette with transparency is made RGB in one step
-    return np.array(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

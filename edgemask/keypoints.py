@@ -32,7 +32,7 @@ def decode_heatmaps(heatmaps: FloatArray, boxes: FloatArray) -> tuple[FloatArray
         float32 [N, K, 3] of (x, y, 1), canvas pixels; and float32 [N, K], the logits at the peaks.
 
     Raises:
-        UsageError: arrays of another type or shape, numbers that are not finite, or a box of more than 89 million
+        UsageError: arrays of another type or shape, numbers that are not finite, or a box of more than 65 million
             pixels.
     """
     _check(heatmaps, boxes)

@@ -176,7 +176,7 @@ def rle_to_bitmap(rle: Mapping[str, Any]) -> Bitmap:
     """Returns the bool [H, W] bitmap of COCO run lengths, compressed (text or bytes) or not (a list).
 
     Raises:
-        UsageError: no run lengths, such as do not fill their size, or of more than 89 million pixels.
+        UsageError: no run lengths, such as do not fill their size, or of more than 65 million pixels.
         DependencyMissing: faster_coco_eval is not installed.
     """
     height, width = _rle_size(rle)

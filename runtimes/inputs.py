@@ -13,6 +13,7 @@ from edgemask.runtimes.runtime import Array
 from edgemask.spec import ModelSpec
 
 Boxes = NDArray[np.floating[Any]] | NDArray[np.integer[Any]] | Sequence[Sequence[float]]
+_OVERSHOOT = 1.0  # beyond 0-255, which an interpolation in float32 may leave
 _ROUNDING = 1e-2  # pixels by which a box may leave its image: x + width, in float32, does
 
 
@@ -98,6 +99,11 @@ def checked_inputs(
     canvas = spec.canvas or tuple(-(-side // stride) * stride for side in images.shape[2:])
     _check_shape("images", images, (spec.batch or len(images), 3, *canvas))
     _check_shape("image_sizes", image_sizes, (len(images), 2))
+    least, greatest = images.min(), images.max()
+    # Written so that a NaN is wrong too.
+    if not (least >= -_OVERSHOOT and greatest <= 255 + _OVERSHOOT):
+        remedy = "give them as they are in a picture: the graph normalises them itself"
+        refuse("images", "finite numbers of 0-255", Described(f"{least:g} to {greatest:g}"), remedy)
     if (image_sizes < 1).any() or (image_sizes > canvas).any():
         refuse("image_sizes", f"heights and widths within the canvas {canvas}", image_sizes.tolist())
     inputs: dict[str, Array] = {"images": images, "image_sizes": image_sizes}

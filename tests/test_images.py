@@ -1,12 +1,8 @@
 """Images: any sound file becomes RGB, any other one an ImageError."""
 
 import io
-import random
-import struct
-import warnings
-import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgemask.errors import ImageError, UsageError
-from edgemask.images import PIXEL_LIMIT, load_image
+from edgemask.images import load_image
 
 EXIF_ORIENTATION = 0x0112
 
@@ -116,10 +112,9 @@ def test_sixteen_bits_are_rounded_to_the_nearest(tmp_path: Path) -> None:
     assert load_image(tmp_path / "deep.png")[0, :, 1].tolist() == [0, 0, 1, 1, 254, 255, 255]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_unknown_range_is_refused(dtype: type) -> None:
-    with pytest.raises(ImageError, match=r"expected 8 or 16 bits a channel, got Pillow mode [FI]") as caught:
-        load_image(Image.fromarray(GREY.astype(dtype)))
+def test_unknown_range_is_refused() -> None:
+    with pytest.raises(ImageError, match="expected 8 or 16 bits a channel, got Pillow mode I") as caught:
+        load_image(Image.fromarray(GREY.astype(np.int32)))
     assert caught.value.remedy
 
 
@@ -161,43 +156,6 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         load_image("a\x1b[2J.png")
     with pytest.raises(ImageError, match="name too long"):
         load_image("x" * 5000)
-
-
-@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "BMP", "WEBP"])
-def test_mutated_files_give_an_image_or_an_image_error(tmp_path: Path, format_name: str) -> None:
-    chance, sound, outcomes = random.Random(0), encoded(format_name), set()
-    path = tmp_path / "a"
-    for _ in range(150):
-        content = bytearray(sound)
-        for _ in range(chance.randint(1, 8)):
-            content[chance.randrange(min(len(content), chance.choice([64, 10**6])))] = chance.randrange(256)
-        path.write_bytes(content[: chance.choice([len(content), chance.randrange(len(content))])])
-        try:
-            outcomes.add(load_image(path).shape[2])
-        except ImageError:
-            outcomes.add("refused")
-    assert outcomes == {3, "refused"}
-
-
-def png_of(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(b"\x00" * 1000)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize("size", [(50_000, 50_000), (10_000, 10_000)])
-def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path, size: tuple[int, int]) -> None:
-    path = tmp_path / "bomb.png"
-    path.write_bytes(png_of(*size))
-    actions: tuple[Literal["error", "ignore"], ...] = ("error", "ignore")
-    for action in actions:  # Pillow only warns of the smaller one
-        with warnings.catch_warnings():
-            warnings.simplefilter(action)
-            with pytest.raises(ImageError, match=str(PIXEL_LIMIT)):
-                load_image(path)
 
 
 # Arrays

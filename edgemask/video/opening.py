@@ -70,7 +70,7 @@ def picture_stream(container: "InputContainer", source: str) -> "VideoStream":
     """The first stream of moving pictures, ready to be decoded.
 
     Raises:
-        ImageError: there is none, it is of an unknown codec, or its frames have more than 89 million pixels.
+        ImageError: there is none, it is of an unknown codec, or its frames have more than 65 million pixels.
     """
     covers = import_av().stream.Disposition.attached_pic
     found = [stream for stream in container.streams.video if not stream.disposition & covers]
@@ -97,7 +97,7 @@ def check_frame_size(width: int, height: int, source: str) -> None:
     """Refuses frames that are too large.
 
     Raises:
-        ImageError: more than 89 million pixels.
+        ImageError: more than 65 million pixels.
     """
     if width * height > PIXEL_LIMIT:
         refuse_video(source, f"expected at most {PIXEL_LIMIT} pixels a frame, got {width} x {height}")

@@ -115,7 +115,7 @@ class Video:
 
     Raises:
         ImageError: no such file or camera, no video of a known kind, damaged, without pictures, or of frames of more
-            than 89 million pixels.
+            than 65 million pixels.
         UsageError: an address of another scheme.
         DependencyMissing: PyAV is not installed.
     """
