@@ -1,5 +1,6 @@
 """edgemask: take a trained Mask R-CNN from PyTorch to the edge, fast, small and provably equal."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Detections", "EdgemaskError", "ModelSpec", "SemanticMap", "load"]
 __version__ = "0.1.0"
+
+# ONNX Runtime's builds tell their makers of each process that imports them, unless this is set before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def load(

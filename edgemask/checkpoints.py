@@ -1,4 +1,4 @@
-"""PyTorch models on disk: safetensors with the model's spec inside; foreign state dicts by `weights_only` alone."""
+"""PyTorch models on disk: safetensors with the model's spec inside, or a builder with weights of its own."""
 
 import importlib
 import json
@@ -8,20 +8,17 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.segmentation._utils import _SimpleSegmentationModel
 
-from edgemask.dependencies import require
 from edgemask.description import spec_of, state_digest, weights_digest
 from edgemask.errors import ModelFileError, UsageError
 from edgemask.files import creating
 from edgemask.models import BUILDERS, Model, arguments_in, build, class_count_in, fetch, weight_names
 from edgemask.spec import SPEC_KEY, ModelSpec, class_names_without_background
+from edgemask.weight_files import NAME_ARCHITECTURE, read_safetensors, read_state
 
 TRAINING_KEY = "edgemask.training"
-_FOREIGN_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
-_NAME_ARCHITECTURE = "name the architecture: edgemask export BUILDER --weights FILE --num-classes N"
 _COUNTER = ".num_batches_tracked"  # of batch normalisation, for training alone; frozen layers have none
 _AUXILIARY = "aux_classifier."  # of semantic models, for training alone; predictions do without
 
@@ -79,11 +76,11 @@ def load_checkpoint(path: str | Path) -> tuple[Model, ModelSpec]:
     Raises:
         ModelFileError: no such file, no safetensors, no spec inside, or weights for another architecture.
     """
-    state, metadata = _read_safetensors(Path(path))
+    state, metadata = read_safetensors(Path(path))
     if SPEC_KEY not in metadata:
         raise ModelFileError(
             f"{path} holds weights but no edgemask spec",
-            _NAME_ARCHITECTURE,
+            NAME_ARCHITECTURE,
         )
     try:
         spec = ModelSpec.from_json(metadata[SPEC_KEY])
@@ -94,43 +91,6 @@ def load_checkpoint(path: str | Path) -> tuple[Model, ModelSpec]:
         raise ModelFileError(f"{path}: {error.problem}", error.remedy) from error
     load_state(model, state, path)
     return model, spec.replace(source_sha256=weights_digest(model))
-
-
-def read_tensors(path: Path, remedy: str) -> Any:
-    """What `torch.save` wrote, as far as it is tensors and plain Python values; nothing in the file is executed.
-
-    Raises:
-        ModelFileError: no such file, damaged, or with anything else inside.
-        DependencyMissing: PyTorch is too old to read it safely.
-    """
-    require("torch")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
-    except Exception as error:  # a stranger's pickle can make its reader fail in any way
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelFileError(f"{path} is no plain state dict: {reason}", remedy) from error
-
-
-def read_state(path: str | Path) -> dict[str, torch.Tensor]:
-    """Reads the weights of a safetensors file or of a foreign state dict; nothing in the file is executed.
-
-    Raises:
-        ModelFileError: no such file, or anything but a state dict of tensors.
-        DependencyMissing: PyTorch is too old to read it safely.
-    """
-    path = Path(path)
-    if path.suffix not in _FOREIGN_SUFFIXES:
-        return _read_safetensors(path)[0]
-    remedy = "save it again with torch.save(model.state_dict(), …): pickled modules are never executed here"
-    loaded = read_tensors(path, remedy)
-    for key in ("model", "state_dict"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise ModelFileError(f"{path} is no state dict of tensors", "save it with torch.save(model.state_dict(), …)")
-    return loaded
 
 
 def load_state(model: Model, state: dict[str, torch.Tensor], path: str | Path) -> None:
@@ -279,14 +239,3 @@ def _renamed(spec: ModelSpec, class_names: Sequence[str]) -> ModelSpec:
             "give one name per class, in label order",
         )
     return spec.replace(class_names=names)
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        remedy = _NAME_ARCHITECTURE if path.suffix in _FOREIGN_SUFFIXES else "expected what edgemask train writes"
-        raise ModelFileError(f"{path} is no safetensors file: {error}", remedy) from error
-    except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}", "check the path") from error

@@ -112,7 +112,8 @@ def _locked(make: Callable[[], Path]) -> tuple[Path, int]:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # Neither a link nor a pipe that somebody put there leads or keeps us anywhere.
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _remove_abandoned(paths: Iterable[Path]) -> None:

@@ -111,7 +111,8 @@ def inspect_model(
 
     Args:
         path: an ONNX file written by edgemask.
-        target: an engine of `TARGETS`, to be asked which nodes it would take; its documents answer, not itself.
+        target: an engine of `TARGETS`, to be asked which nodes it would take; its documents answer, not itself. It is
+            asked about sound files alone.
         device: where to run it on a drawn scene, to see what ran where; see `edgemask.load`. None runs nothing.
         options: how to open it there.
         fallback: as for `edgemask.load`.
@@ -132,6 +133,8 @@ def inspect_model(
     try:
         model, problem = read_model(path).proto, None
     except ModelFileError as error:
+        if target is not None:  # following functions that call functions has no end
+            raise
         model, problem = _read_unsound(path, error), error.problem
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     graph = model.graph
@@ -181,15 +184,13 @@ def _check_target(model: "onnx.ModelProto", target: str) -> TargetCheck:
 
 def _read_unsound(path: Path, error: ModelFileError) -> "onnx.ModelProto":
     """Parses a file that `read_model` refused; raises its error where there is nothing to describe."""
-    import onnx
-    from google.protobuf.message import DecodeError
+    from edgemask.runtimes.modelfile import file_bytes, parse_model
 
-    model = onnx.ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
-    except (OSError, DecodeError):
+        model, metadata = parse_model(path, file_bytes(path))
+    except ModelFileError:
         raise error from None
-    if all(entry.key != SPEC_KEY for entry in model.metadata_props):
+    if SPEC_KEY not in metadata:
         raise error
     return model
 
@@ -208,7 +209,11 @@ def _tensor(value: "onnx.ValueInfoProto") -> TensorInfo:
 
     kind = value.type.tensor_type
     shape = tuple(side.dim_value if side.HasField("dim_value") else side.dim_param or "?" for side in kind.shape.dim)
-    return TensorInfo(value.name, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, shape)
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+    except KeyError:
+        dtype = f"type {kind.elem_type}"
+    return TensorInfo(value.name, dtype, shape)
 
 
 def _size(tensor: "onnx.TensorProto") -> int:

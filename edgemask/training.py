@@ -11,7 +11,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from edgemask.checkpoints import load_checkpoint, load_state, read_state, read_tensors, save_checkpoint
+from edgemask.checkpoints import load_checkpoint, load_state, save_checkpoint
 from edgemask.checks import number, optional, whole
 from edgemask.datasets import CocoDataset, Sample, augmentation, read_annotations
 from edgemask.description import spec_of
@@ -24,6 +24,7 @@ from edgemask.mixed_precision import keep_boxes_exact
 from edgemask.models import build, parameter_count, prediction_device
 from edgemask.progress import progress
 from edgemask.reference import ReferenceDetector
+from edgemask.weight_files import read_state, read_tensors
 
 SAVE_EVERY = 200  # steps between two saved states: about three minutes of a compact model on two cores
 

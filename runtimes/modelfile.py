@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import onnx
+from google.protobuf.message import DecodeError, EncodeError, Message
 
 from edgemask.dependencies import require
 from edgemask.errors import ModelFileError
@@ -18,7 +19,8 @@ from edgemask.files import creating
 from edgemask.spec import DIGEST_KEY, SPEC_KEY, ModelSpec
 
 SIZE_LIMIT = 2**31 - 1  # of a protobuf message
-DOMAINS = frozenset({"", "ai.onnx", "edgemask", "com.microsoft"})
+# Not com.microsoft, which our files do without: its EPContext loads a compiled model from the file, or from another.
+DOMAINS = frozenset({"", "ai.onnx", "edgemask"})
 # Where ORT_LOAD_CONFIG_FROM_MODEL=1 is set, ONNX Runtime takes session options from this metadata entry, and told not
 # to (`read_config_from_model=0`) it opens no model at all.
 OPTIONS_KEY = "ort_config"
@@ -61,12 +63,12 @@ def read_model(path: str | Path) -> ModelFile:
     """
     require("onnx")
     path = Path(path)
-    data = _read(path)
+    data = file_bytes(path)
     _refuse_lookalikes(path, data)
     if data.count(_ENTRY) != 1:
         _refuse_unsealed(path, data)
     digest = _check_seal(path, data)
-    proto, metadata = _parse(path, data)
+    proto, metadata = parse_model(path, data)
     if metadata.get(DIGEST_KEY) != digest or SPEC_KEY not in metadata:
         raise ModelFileError(f"{path} holds no edgemask model: its metadata lack {SPEC_KEY}", "export it again")
     if OPTIONS_KEY in metadata:
@@ -100,8 +102,6 @@ def write_model(proto: onnx.ModelProto, spec: ModelSpec, path: str | Path) -> st
     del proto.metadata_props[:]
     for key, value in (kept | {SPEC_KEY: spec.to_json(), DIGEST_KEY: _BLANK.decode()}).items():
         proto.metadata_props.add(key=key, value=value)
-    from google.protobuf.message import EncodeError
-
     try:
         blank = proto.SerializeToString()
     except (EncodeError, ValueError) as error:
@@ -114,7 +114,12 @@ def write_model(proto: onnx.ModelProto, spec: ModelSpec, path: str | Path) -> st
     return digest
 
 
-def _read(path: Path) -> bytes:
+def file_bytes(path: Path) -> bytes:
+    """What is in a file that may be a model.
+
+    Raises:
+        ModelFileError: there is none, or it is too large to be one.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe or a device would be read for ever
@@ -156,7 +161,7 @@ def _check_seal(path: Path, data: bytes) -> str:
 
 
 def _refuse_unsealed(path: Path, data: bytes) -> NoReturn:
-    proto, metadata = _parse(path, data)
+    proto, metadata = parse_model(path, data)
     if not metadata.keys() & {SPEC_KEY, DIGEST_KEY}:
         known = f"it was written by {proto.producer_name[:80]!a}" if proto.producer_name else "it names no producer"
         raise ModelFileError(
@@ -170,28 +175,35 @@ def _refuse_unsealed(path: Path, data: bytes) -> NoReturn:
     )
 
 
-def _parse(path: Path, data: bytes) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """The model and its metadata; of a key that comes twice, the last value, as ONNX Runtime takes it."""
-    from google.protobuf.message import DecodeError
+def parse_model(path: Path, data: bytes) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """The model and its metadata, unchecked; of a key that comes twice, the last value, as ONNX Runtime takes it.
 
+    Raises:
+        ModelFileError: no ONNX, or with names that are no text.
+    """
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
-        return proto, {entry.key: entry.value for entry in proto.metadata_props}
+        is_text = all(isinstance(word, str) for message in _messages(proto) for word in _texts(message))
     except (DecodeError, UnicodeDecodeError) as error:
         raise ModelFileError(
             f"{path} is no ONNX model, or a truncated one: {error}", "copy or export it again"
         ) from error
+    if not is_text:  # of a format this old, protobuf gives such names as bytes, and libraries take them for names
+        raise ModelFileError(f"{path} is no ONNX model: it has names that are not UTF-8", "copy or export it again")
+    return proto, {entry.key: entry.value for entry in proto.metadata_props}
 
 
 def _refuse_outside(path: Path, proto: onnx.ModelProto) -> None:
     """A model brings everything along, and only operators that the runtimes know."""
-    training = [part for entry in proto.training_info for part in (entry.initialization, entry.algorithm)]
     foreign: set[str] = set()
-    for nodes, tensors in _parts([proto.graph, *proto.functions, *training]):
-        if any(tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data for tensor in tensors):
+    for message in _messages(proto):
+        if isinstance(message, onnx.NodeProto):
+            foreign |= {message.domain} - DOMAINS
+        elif isinstance(message, onnx.TensorProto) and (
+            message.data_location == onnx.TensorProto.EXTERNAL or message.external_data
+        ):
             raise ModelFileError(f"{path} keeps weights in other files", "export it again: one file holds everything")
-        foreign |= {node.domain for node in nodes} - DOMAINS
     if foreign:
         raise ModelFileError(
             f"{path} uses operators of {_listed(foreign)}", "only ONNX's and edgemask's own operators are run"
@@ -201,7 +213,8 @@ def _refuse_outside(path: Path, proto: onnx.ModelProto) -> None:
 def _refuse_nested_functions(path: Path, proto: onnx.ModelProto) -> None:
     """Runtimes put bodies in place of calls without end: recursion crashes them, and calls in a row fill the memory."""
     bodies = {(_domain(function.domain), function.name) for function in proto.functions}
-    calls = {(_domain(node.domain), node.op_type) for nodes, _ in _parts(proto.functions) for node in nodes}
+    inside = (message for function in proto.functions for message in _messages(function))
+    calls = {(_domain(node.domain), node.op_type) for node in inside if isinstance(node, onnx.NodeProto)}
     if nested := bodies & calls:
         names = _listed(name for _, name in nested)
         raise ModelFileError(f"{path} has functions that call functions: {names}", "export it again: ours call none")
@@ -215,28 +228,21 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(ascii(name[:80]) for name in names))
 
 
-def _parts(
-    roots: Iterable[onnx.GraphProto | onnx.FunctionProto],
-) -> Iterator[tuple[list[onnx.NodeProto], list[onnx.TensorProto]]]:
-    """Nodes and tensors of graphs and functions, and of every graph within an attribute of theirs."""
-    waiting = list(roots)
+def _messages(root: Message) -> Iterator[Message]:
+    """A protobuf message and all within it, at any depth: graphs of graphs, tensors of attributes, bodies, training."""
+    waiting = [root]
     while waiting:
-        part = waiting.pop()
-        tensors: list[onnx.TensorProto] = []
-        sparse: list[onnx.SparseTensorProto] = []
-        attributes = [attribute for node in part.node for attribute in node.attribute]
-        if isinstance(part, onnx.GraphProto):
-            tensors += part.initializer
-            sparse += part.sparse_initializer
-        else:
-            attributes += part.attribute_proto
-        for attribute in attributes:
-            waiting += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
-            tensors += [attribute.t, *attribute.tensors]
-            sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
-        for pair in sparse:
-            tensors += [pair.values, pair.indices]
-        yield list(part.node), tensors
+        message = waiting.pop()
+        yield message
+        for field, value in message.ListFields():
+            if field.type == field.TYPE_MESSAGE:
+                waiting += [value] if isinstance(value, Message) else value
+
+
+def _texts(message: Message) -> Iterator[str | bytes]:
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            yield from [value] if isinstance(value, str | bytes) else value
 
 
 def graph_inputs(spec: ModelSpec) -> tuple[str, ...]:

@@ -94,7 +94,8 @@ class OrtCpu(Runtime):
         settings.intra_op_num_threads = session_threads(self._options)
         if profile is not None:
             settings.enable_profiling, settings.profile_file_prefix = True, profile
-        settings.log_severity_level = 3
+        # What ONNX Runtime would print, with the names that stand in the file, its exceptions say too.
+        settings.log_severity_level = 4
         # Memory patterns are made for one shape; with changing shapes they pile up.
         settings.enable_mem_pattern = not changing(model.spec)
         entries = session_entries(alone=self.provider == CPU_PROVIDER)

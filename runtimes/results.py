@@ -13,6 +13,8 @@ from edgemask.semantic import SemanticMap
 from edgemask.spec import ModelSpec
 
 _REMEDY = "`edgemask validate` names the stage that they come from; export the model again"
+# What arrays of other shapes and types lead to, UsageError among them.
+_UNFIT = (IndexError, TypeError, ValueError)
 _BY_DETECTION = ("boxes", "scores", "labels", "masks", "keypoint_heatmaps")
 
 
@@ -46,12 +48,12 @@ def detections_of(
     Raises:
         BrokenOutput: the graph gave something that is no result, such as scores that are not numbers.
     """
-    values = rows_of(outputs, index, spec)
-    _check_finite(values, device)
     try:
+        values = rows_of(outputs, index, spec)
+        _check_finite(values, device)
         return _detections(values, placement)
-    except UsageError as error:
-        raise BrokenOutput(f"the model gave no detections on {device}: {error.problem}", _REMEDY) from error
+    except _UNFIT as error:
+        raise BrokenOutput(f"the model gave no detections on {device}: {_words(error)}", _REMEDY) from error
 
 
 def _detections(values: Mapping[str, Array], placement: Placement) -> Detections:
@@ -72,12 +74,19 @@ def _detections(values: Mapping[str, Array], placement: Placement) -> Detections
 
 def map_of(outputs: Mapping[str, Array], index: int, placement: Placement, spec: ModelSpec, device: str) -> SemanticMap:
     """The label map of one image of the batch; see `detections_of`."""
-    values = {name: outputs[name][index] for name in ("labels", "scores")}
-    _check_finite(values, device)
-    return SemanticMap.from_canvas(values["labels"], values["scores"], placement)
+    try:
+        values = {name: outputs[name][index] for name in ("labels", "scores")}
+        _check_finite(values, device)
+        return SemanticMap.from_canvas(values["labels"], values["scores"], placement)
+    except _UNFIT as error:
+        raise BrokenOutput(f"the model gave no map on {device}: {_words(error)}", _REMEDY) from error
 
 
 def _check_finite(values: Mapping[str, Array], device: str) -> None:
     broken = [name for name, value in values.items() if not np.isfinite(value).all()]
     if broken:
         raise BrokenOutput(f"the model gave {', '.join(broken)} that are not numbers on {device}", _REMEDY)
+
+
+def _words(error: Exception) -> str:
+    return error.problem if isinstance(error, UsageError) else str(error)

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from edgemask.checks import printable
 from edgemask.errors import DeviceUnavailable, EdgemaskError, OutOfMemory, UsageError
 from edgemask.runtimes.modelfile import ModelFile
 from edgemask.runtimes.options import UNCACHED, RuntimeOptions
@@ -118,7 +119,8 @@ def failure(what: str, error: Exception) -> EdgemaskError:
         error: the library's exception; of its words those that name its own source files are left out.
     """
     lines = [line.strip() for line in str(error).splitlines() if not line.startswith(_SOURCES)]
-    words = _PLACES.sub("", " ".join(filter(None, lines))) or type(error).__name__
+    # They quote the names in the file.
+    words = printable(_PLACES.sub("", " ".join(filter(None, lines)))) or type(error).__name__
     problem = f"{what}: {textwrap.shorten(words, _WORDS_LIMIT, placeholder=' ...')}"
     if isinstance(error, MemoryError) or _NO_MEMORY.search(words):
         return OutOfMemory(problem, "use smaller images or a smaller batch")

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from edgemask.checkpoints import load_state, read_state, save_checkpoint
+from edgemask.checkpoints import load_state, save_checkpoint
 from edgemask.checks import Described, number, refuse, several, whole
 from edgemask.datasets import CocoAnnotations, CocoDataset, read_annotations
 from edgemask.description import spec_of
@@ -35,6 +35,7 @@ from edgemask.images import load_image
 from edgemask.masks import rle_to_bitmap, segmentation_to_rle
 from edgemask.models import build, parameter_count
 from edgemask.progress import progress
+from edgemask.weight_files import read_state
 
 PERSON = "person"  # the category that is learnt
 # Where each of COCO's 17 keypoints is found in the mirrored image: the nose, then eight pairs of left and right.

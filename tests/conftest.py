@@ -11,6 +11,8 @@ import pytest
 
 # Before anything loads torch or numpy: the workers of pytest-xdist would fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As `import edgemask` does, which comes second where a test imports onnxruntime too.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("EDGEMASK_DATA") or REPOSITORY.parent / "shared" / "data")

@@ -79,10 +79,23 @@ def started(words: list[str], folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def stopped(words: list[str], folder: Path, number: signal.Signals | None, after: float) -> Stopped:
-    """Starts a command, sends it a signal after so many seconds, as a terminal does to all of its processes."""
+def stopped(
+    words: list[str], folder: Path, number: signal.Signals | None, after: float, *, ready: bool = False
+) -> Stopped:
+    """Starts a command, sends it a signal after so many seconds, as a terminal does to all of its processes.
+
+    Args:
+        words: of the command.
+        folder: see `prepare`.
+        number: the signal; None: it is left to end by itself.
+        after: seconds.
+        ready: counted from its line `ready` on.
+    """
     process = started(words, folder)
     try:
+        if ready:
+            assert process.stdout is not None
+            assert any(line == "ready\n" for line in process.stdout), "it ended before"
         if number is not None:
             try:
                 process.wait(after)

@@ -11,11 +11,11 @@ import PIL
 import pytest
 import torch
 
-from edgemask.checkpoints import read_state
 from edgemask.dependencies import FLOORS, require
 from edgemask.errors import DependencyMissing
 from edgemask.images import load_image
 from edgemask.runtimes import read_model
+from edgemask.weight_files import read_state
 
 MODULES = {"PIL": PIL, "onnx": onnx, "torch": torch}
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {

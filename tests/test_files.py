@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from edgemask.errors import OutputError
-from edgemask.files import creating, remove_unfinished, write_image
+from edgemask.files import creating, remove_unfinished, scratch, write_image
 
 
 @contextlib.contextmanager
@@ -137,6 +137,30 @@ def test_finished_files_are_no_parts(old: Path) -> None:
     with creating(old) as temporary:
         temporary.write_bytes(b"new")
     remove_unfinished()
+    assert old.read_bytes() == b"new"
+
+
+def test_what_the_dead_left_goes_and_what_the_living_write_stays(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(old.parent))
+    (old.parent / ".model.bin.abcdefgh.part").touch()
+    (old.parent / ".edgemask-scratch.abcdefgh").mkdir()
+    (old.parent / ".other.bin.abcdefgh.part").touch()
+    with creating(old) as first, scratch() as folder, creating(old) as second, scratch():
+        assert folder.is_dir()
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+    assert old.read_bytes() == b"first"
+    assert sorted(os.listdir(old.parent)) == [".other.bin.abcdefgh.part", old.name]
+
+
+def test_traps_among_what_was_left_are_passed_by(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may write into the folder for temporary files can put there what he likes."""
+    monkeypatch.setattr("tempfile.tempdir", str(old.parent))
+    for name in (".model.bin.{}.part", ".edgemask-scratch.{}"):
+        (old.parent / name.format("linklink")).symlink_to(old)
+        os.mkfifo(old.parent / name.format("pipepipe"))
+    with creating(old) as temporary, scratch():
+        temporary.write_bytes(b"new")
     assert old.read_bytes() == b"new"
 
 

@@ -15,11 +15,11 @@ FOLDERS = {"edgemask": "edgemask", "export": "edgemask.export", "runtimes": "edg
 
 # A module may import from its own row and from the rows above it. A new module is put into its row here.
 LAYERS = [
-    "errors dependencies checks files processors progress environment spec detections semantic images canvas masks keypoints "
-    "proposals ops video parity runs stage_record scenes",
+    "errors dependencies checks files processors progress environment spec detections semantic images canvas masks "
+    "keypoints proposals ops video parity runs stage_record scenes",
     "drawing map_drawing",
-    "evaluation models description datasets loading checkpoints reference semantic_reference reference_stages "
-    "fake_quantization mixed_precision training",
+    "evaluation models description datasets loading weight_files checkpoints reference semantic_reference "
+    "reference_stages fake_quantization mixed_precision training",
     "runtimes",
     "divergence optest",
     "export validation quantization benchmark doctor inspection tensorrt report",
@@ -33,10 +33,11 @@ COMMAND_LINE = LIGHT | {"rich", "typer"}
 PYTORCH = LIGHT | {"safetensors", "torch", "torchvision"}
 AT_TOP = {
     **dict.fromkeys(["cli", "demo", "report"], COMMAND_LINE),
-    **dict.fromkeys(["models", "description", "checkpoints", "reference", "semantic_reference"], PYTORCH),
-    **dict.fromkeys(["reference_stages", "datasets", "loading", "training"], PYTORCH),
+    **dict.fromkeys(["models", "description", "weight_files", "checkpoints", "reference"], PYTORCH),
+    **dict.fromkeys(["semantic_reference", "reference_stages", "datasets", "loading", "training"], PYTORCH),
     **dict.fromkeys(["fake_quantization", "mixed_precision"], PYTORCH),
-    **dict.fromkeys(["runtimes", "quantization"], LIGHT | {"onnx"}),
+    "runtimes": LIGHT | {"onnx", "google"},  # its protobuf, which onnx brings along
+    "quantization": LIGHT | {"onnx"},
     "export": PYTORCH | {"onnx", "onnxscript"},
 }
 LOADED_BY_LIGHT = {"defusedxml"}  # Pillow tries to import it

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import onnx
@@ -78,6 +79,21 @@ def test_what_cannot_be_described_is_refused(toy: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ModelFileError, match=words):
             inspect_model(path)
+
+
+def test_a_type_that_nobody_knows_is_named_by_its_number(tmp_path: Path) -> None:
+    from edgemask.runtimes import write_model
+
+    model = toy_proto()
+    model.graph.input[0].type.tensor_type.elem_type = 999
+    write_model(model, SPEC, tmp_path / "odd.onnx")
+    assert inspect_model(tmp_path / "odd.onnx").inputs[0].dtype == "type 999"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelFileError, match="is no file"):
+        inspect_model(tmp_path / "pipe")
 
 
 def with_determinant(tmp_path: Path) -> Path:

@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import pytest
+from known_times import size_decides
 
 from edgemask.checkpoints import load_checkpoint
 from edgemask.export import export_onnx
 from edgemask.quantization import quantize, search_laboratory
-from edgemask.quantization.latency import Comparison
-from edgemask.runtimes import ModelFile
 from edgemask.validation import validate
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "samples" / "nuclei.safetensors"
@@ -48,10 +47,6 @@ def test_parity_on_microscope_images(exported: Path, shared_data: Path, device: 
 def test_int8_keeps_its_accuracy(
     exported: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def size_decides(first: ModelFile, second: ModelFile, device: str, images: object) -> Comparison:
-        times = [(float(len(model.data)),) * 4 for model in (first, second)]
-        return Comparison(device=device, first=times[0], second=times[1])
-
     monkeypatch.setattr(search_laboratory, "compare_latency", size_decides)
     nuclei, int8 = shared_data / "nuclei", tmp_path / "int8.onnx"
     report = quantize(

@@ -14,7 +14,7 @@ from narrow import ARGUMENTS, BUILDER, narrow_model
 from test_files import full_disk
 
 from edgemask import training
-from edgemask.checkpoints import TRAINING_KEY, load_checkpoint, read_state, save_checkpoint
+from edgemask.checkpoints import TRAINING_KEY, load_checkpoint, save_checkpoint
 from edgemask.datasets import CocoDataset, read_annotations
 from edgemask.description import spec_of
 from edgemask.errors import DatasetError, EdgemaskError, ImageError, ModelFileError, OutputError, UsageError
@@ -22,6 +22,7 @@ from edgemask.fake_quantization import quantized_layers
 from edgemask.mixed_precision import keep_boxes_exact
 from edgemask.scenes import CLASS_NAMES, write_scenes
 from edgemask.training import TrainingPlan, evaluate, train
+from edgemask.weight_files import read_state
 
 SETTINGS: dict[str, Any] = {
     "arguments": ARGUMENTS | {"rpn_post_nms_top_n_train": 50, "box_batch_size_per_image": 16},

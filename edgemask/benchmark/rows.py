@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from edgemask.benchmark.records import BenchReport, ContestantResult, Timing
 from edgemask.benchmark.results import STAGES
+from edgemask.checks import printable
 
 Row = dict[str, object]
+_FORMULA = ("=", "+", "-", "@")  # with which one begins
 # Of the stages that come one after another in a table; `total` and `pasted` have a table of their own.
 _SHOWN = {
     "decode": "decode",
@@ -49,8 +51,16 @@ def to_csv(report: BenchReport) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row for result in report.contestants for row in _csv_rows(result))
+    for row in (row for result in report.contestants for row in _csv_rows(result)):
+        writer.writerow({name: _cell(value) for name, value in row.items()})
     return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    """Text as a spreadsheet shows it: what a file is called must not be taken for a formula."""
+    if not isinstance(value, str):
+        return value
+    return f"'{printable(value)}" if value.startswith(_FORMULA) else printable(value)
 
 
 def _total(result: ContestantResult) -> Row:

@@ -1,7 +1,8 @@
 """The command line: one sub-command per public function.
 
 Exit codes: 0 done; 1 a gate failed; 2 wrong use or bad input; 3 the environment lacks something; 70 a fault of
-edgemask; 130 interrupted, 143 terminated. What a command prints is a record; `--json` prints the same record to standard output.
+edgemask; 130 interrupted; 143 terminated. What a command prints is a record; `--json` prints the same record to
+standard output.
 """
 
 from collections.abc import Sequence
@@ -25,4 +26,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         app(arguments, prog_name="edgemask")
 
-    return run(body)
+    return run(body, last=arguments is None)

@@ -1,6 +1,5 @@
 """How a command ends: its exit code, its one message, and its answer to Ctrl-C and to a polite kill."""
 
-import atexit
 import contextlib
 import errno
 import multiprocessing
@@ -28,13 +27,17 @@ _WRONG_PATH = {
 }  # fmt: skip
 
 
-def run(body: Callable[[], object]) -> int:
+def run(body: Callable[[], object], *, last: bool = False) -> int:
     """Runs `body` in a thread of its own and gives the exit code.
 
     A native call does not see a signal before it returns, which may take minutes; the main thread does.
+
+    Args:
+        body: what to do.
+        last: the process ends with it, and signals are answered in the same way while Python takes itself down.
     """
     codes: list[int] = []
-    with _answered_signals():
+    with _answered_signals(last):
         default = threading.stack_size(_STACK)
         worker = threading.Thread(target=lambda: codes.append(_guarded(body)), name="command", daemon=True)
         worker.start()
@@ -45,7 +48,7 @@ def run(body: Callable[[], object]) -> int:
 
 
 @contextlib.contextmanager
-def _answered_signals() -> Iterator[None]:
+def _answered_signals(last: bool) -> Iterator[None]:
     """Signals end the process at once in here; one that the caller ignores, as `nohup` does, stays ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -58,17 +61,8 @@ def _answered_signals() -> Iterator[None]:
             signal.signal(number, _leave)
         yield
     finally:
-        for number in answered:
+        for number in answered if not last else ():
             signal.signal(number, before[number])
-
-
-def _die_silently() -> None:
-    """Once Python takes itself down, an interrupt ends the process as it does others, without a traceback."""
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-atexit.register(_die_silently)
 
 
 def _expect_interrupts() -> None:

@@ -19,6 +19,7 @@ from edgemask.errors import UsageError
 from edgemask.models.compact import maskrcnn_compact_fpn
 from edgemask.models.composed import COMPOSED_BUILDERS
 from edgemask.models.published import PUBLISHED_BUILDERS
+from edgemask.spec import CLASS_LIMIT
 
 Model: TypeAlias = GeneralizedRCNN | _SimpleSegmentationModel
 Builder: TypeAlias = Callable[..., Model]
@@ -51,7 +52,7 @@ def build(name: str, num_classes: int, /, **arguments: Any) -> Model:
 
     Args:
         name: a key of `BUILDERS`.
-        num_classes: classes with the background, at least 2.
+        num_classes: classes with the background, at least 2, at most `CLASS_LIMIT` + 1.
         arguments: passed to the builder.
 
     Raises:
@@ -61,6 +62,10 @@ def build(name: str, num_classes: int, /, **arguments: Any) -> Model:
         raise UsageError(f"there is no builder named {name!r}", f"the builders are: {', '.join(sorted(BUILDERS))}")
     if num_classes < 2:
         raise UsageError(f"{num_classes} classes leave nothing to detect", "num_classes counts the background too")
+    if num_classes > CLASS_LIMIT + 1:  # before they take memory: a stranger's weights may say so
+        raise UsageError(
+            f"expected at most {CLASS_LIMIT + 1} classes with the background, got {num_classes}", "check the weights"
+        )
     known = argument_names(name)
     if unknown := sorted(arguments.keys() - known):
         raise UsageError(f"builder {name} has no argument {', '.join(unknown)}", f"it takes: {', '.join(known)}")
@@ -69,7 +74,8 @@ def build(name: str, num_classes: int, /, **arguments: Any) -> Model:
             if argument in arguments:
                 check(argument, arguments[argument])
         model = BUILDERS[name](num_classes, **arguments)
-    except (TypeError, ValueError) as error:  # UsageError among them
+    # UsageError among them; a RuntimeError says that there is no memory for so many weights.
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"builder {name} refused its arguments: {error}", "see the builder's documentation") from error
     return model.eval()
 

@@ -7,7 +7,6 @@ rounding, and every new node begins with its stage; the order of the nodes; and 
 """
 
 import logging
-import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgemask.files import scratch
 from edgemask.quantization.layers import OPERATORS, Layer
 from edgemask.quantization.recipes import Recipe
 from edgemask.runtimes import ModelFile
@@ -67,9 +65,10 @@ def rewrite(
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.quant_utils import add_infer_metadata
 
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = onnx.shape_inference.infer_shapes(model.proto)
+    add_infer_metadata(proto)  # else the quantizer does the same by way of temporary files
     names = {layer.name for layer in layers}
     readers = _readers(proto.graph)
     known = dict(ranges)
@@ -80,7 +79,7 @@ def rewrite(
     options: dict[str, Any] = {"ActivationSymmetric": recipe.symmetric, "WeightSymmetric": True}
     if recipe.symmetric:  # as TensorRT wants it: inputs of layers only, and biases as they are
         options |= {"OpTypesToExcludeOutputQuantization": list(OPERATORS), "QuantizeBias": False}
-    with _quiet(), _library_files_in_scratch():
+    with _quiet():
         quantizer = QDQQuantizer(
             proto,
             recipe.per_channel,
@@ -184,18 +183,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-@contextmanager
-def _library_files_in_scratch() -> Iterator[None]:
-    """The quantizer writes the whole model for its shape inference: where what a killed process leaves is removed."""
-    before = tempfile.tempdir
-    with scratch() as folder:
-        tempfile.tempdir = str(folder)
-        try:
-            yield
-        finally:
-            tempfile.tempdir = before
 
 
 def _restore_names(graph: onnx.GraphProto) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from edgemask.checks import printable
+from edgemask.errors import ModelFileError
 from edgemask.tensorrt.rules import RULES, VERDICTS, Finding, Verdict, data_types
 from edgemask.tensorrt.scope import STANDARD_DOMAINS, Scope, inferred
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 SOURCE = "onnx-tensorrt's operator table of TensorRT 10.15, not TensorRT itself: unverified"
 OPSETS = range(9, 25)
+_WORDS_LIMIT = 300  # of what a library says of a graph
 
 JETPACK_NOTES = (
     "Nothing of this was run on TensorRT: the table and the sources of its parser were read, the builder decides.",
@@ -148,10 +151,16 @@ def check_tensorrt(proto: "onnx.ModelProto") -> tuple[NodeCheck, ...]:
     Raises:
         ModelFileError: the graph is not one that ONNX can follow.
     """
-    model = inferred(proto)
     functions = {(function.domain, function.name): function for function in proto.functions}
     opset = next((entry.version for entry in proto.opset_import if entry.domain in STANDARD_DOMAINS), 0)
-    return tuple(_check_nodes(model.graph.node, Scope(opset, [model.graph]), functions, ""))
+    try:
+        model = inferred(proto)
+        return tuple(_check_nodes(model.graph.node, Scope(opset, [model.graph]), functions, ""))
+    except ModelFileError:
+        raise
+    except Exception as error:  # a node without its inputs, a type that nobody knows, a tensor cut short ...
+        words = printable(str(error))[:_WORDS_LIMIT] or type(error).__name__
+        raise ModelFileError(f"the graph cannot be followed: {words}", "export the model again") from error
 
 
 def _check_nodes(

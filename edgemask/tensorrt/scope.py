@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemask.checks import printable
 from edgemask.errors import ModelFileError
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ def inferred(model: "onnx.ModelProto") -> "onnx.ModelProto":
     try:
         return infer_shapes(model, data_prop=True)
     except InferenceError as error:
-        raise ModelFileError(f"the types of the graph do not fit: {error}", "export the model again") from error
+        raise ModelFileError(
+            f"the types of the graph do not fit: {printable(str(error))}", "export the model again"
+        ) from error
 
 
 class Scope:

@@ -97,3 +97,13 @@ def test_csv_has_a_row_for_each_way_of_calling() -> None:
         "",
     )
     assert (other["p50_ms"], other["p90_ms"], other["ratio"], other["mask_ap"]) == ("50.0", "", "2.5", "")
+
+
+def test_a_name_is_no_formula_for_a_spreadsheet() -> None:
+    for name, shown in (
+        ("=cmd|'/c calc'!A1", "'=cmd|'/c calc'!A1"),
+        ("\x1b[2Jm.onnx", "\\x1b[2Jm.onnx"),
+        ("-1", "'-1"),
+    ):
+        (row,) = read(to_csv(record(result(name, stages=dict(result().stages)))))
+        assert row["contestant"] == shown

@@ -5,6 +5,7 @@ from typing import Any
 
 import onnx
 import pytest
+from known_times import size_decides
 from layered import write_layered, write_padded
 from pictures import noise, smooth, written
 from toy_model import write_toy
@@ -35,12 +36,6 @@ def folder(tmp_path: Path) -> Path:
     write_layered(tmp_path / "model.onnx")
     written(tmp_path / "images", [smooth(seed) for seed in range(4)])
     return tmp_path
-
-
-def size_decides(first: ModelFile, second: ModelFile, device: str, images: object) -> Comparison:
-    """Times that are known before: what has more weights in eight bits is faster."""
-    times = (tuple(float(len(model.data)) for _ in range(4)) for model in (first, second))
-    return Comparison(device=device, first=next(times), second=next(times))
 
 
 @pytest.fixture(autouse=True)

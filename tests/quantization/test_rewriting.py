@@ -256,6 +256,14 @@ def test_the_model_itself_is_left_as_it_is(model: ModelFile, ranges: dict[str, t
     assert model.proto.SerializeToString(deterministic=True) == before
 
 
+def test_nothing_is_written_on_the_way(
+    model: ModelFile, ranges: dict[str, tuple[float, float]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The quantizer's own folders would stay for ever where the process is killed."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    assert rewrite(model, layers_of(model), ranges, MINMAX).graph.node
+
+
 def test_recorded_ops_name_what_they_give(model: ModelFile, ranges: dict[str, tuple[float, float]]) -> None:
     op = {"name": "fpn/op", "op": "X", "attributes": {}, "inputs": ["backbone.0"], "output": "fpn/inner/Conv"}
     other = op | {"output": "nms/total"}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from filling import RESULTS, Filled, can_mount, filled
+from filling import FULL_CACHE, IN_PLACE, RESULTS, Filled, can_mount, filled
 from finding import Finding
 
 pytestmark = pytest.mark.skipif(not can_mount(), reason="this system lets nobody mount a file system of their own")
@@ -21,7 +21,7 @@ def wrong(found: Sequence[Filled]) -> list[Filled]:
 
 @pytest.mark.parametrize(
     ("command", "points"),
-    [("scenes", 5), *(pytest.param(command, 20, marks=pytest.mark.soak) for command in RESULTS)],
+    [("scenes", 3), *(pytest.param(command, 20, marks=pytest.mark.soak) for command in RESULTS)],
 )
 def test_the_old_file_is_intact(tmp_path: Path, command: str, points: int, finding: Finding) -> None:
     found = filled(command, tmp_path, points)
@@ -29,6 +29,20 @@ def test_the_old_file_is_intact(tmp_path: Path, command: str, points: int, findi
     assert len({one.free for one in found}) > points // 2
     assert wrong(found) == []
     finding(f"{points} of {points} typed errors, the old file intact", where=command)
+
+
+def test_a_writer_in_place_is_caught(tmp_path: Path) -> None:
+    assert len(wrong(filled(IN_PLACE, tmp_path, 2))) == 2
+
+
+@pytest.mark.openvino
+@pytest.mark.parametrize("points", [1, pytest.param(20, marks=pytest.mark.soak)])
+def test_a_full_cache_fails_no_prediction(tmp_path: Path, points: int, finding: Finding) -> None:
+    found = filled(FULL_CACHE, tmp_path, points)
+    assert [(one.code, one.intact, one.strays) for one in found] == [(0, True, [])] * points
+    assert "compiled models are not kept" in found[0].said
+    assert "No space left on device" in found[0].said
+    finding(f"{points} of {points} predictions as ever", where="cache of OpenVINO")
 
 
 @pytest.mark.parametrize(

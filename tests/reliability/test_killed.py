@@ -34,7 +34,7 @@ def strays(folder: Path, result: str) -> list[str]:
 
 
 def killed(job: str, folder: Path, moments: int, seed: int = 0) -> tuple[int, int, list[str]]:
-    """Kills a job at so many moments, one in three at the touch of a file, the others at any time.
+    """Kills a job at so many moments, every other one at the touch of a file, the others at any time.
 
     Returns:
         How often it was really killed, how often the file was unsound after that, and what was left lying about.
@@ -48,6 +48,7 @@ def killed(job: str, folder: Path, moments: int, seed: int = 0) -> tuple[int, in
         for number in range(moments):
             result.write_bytes(OLD)
             ended = at_a_moment(workers, whole, number, random)
+            assert ended.code in {0, -9}, workers.said.read_text()
             hit += ended.code == -9
             unsound += not is_sound(result)
             if number % ROUND == ROUND - 1 or number == moments - 1:
@@ -58,8 +59,8 @@ def killed(job: str, folder: Path, moments: int, seed: int = 0) -> tuple[int, in
 
 
 def at_a_moment(workers: Workers, whole: Ended, number: int, random: np.random.Generator) -> Ended:
-    if number % 3 == 0:
-        return workers.run(at_event=1 + number // 3 % whole.events)
+    if number % 2 == 0:
+        return workers.run(at_event=1 + number // 2 % whole.events)
     return workers.run(after=float(random.uniform(0, whole.seconds)))
 
 

@@ -3,6 +3,8 @@
 import ctypes
 import dataclasses
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -210,6 +212,19 @@ def test_words_of_many_lines_are_one() -> None:
     assert error.problem.startswith("it failed: The operator X is unknown and more and")
     assert error.problem.endswith("more ...")
     assert len(error.problem) < 520
+
+
+def test_onnx_runtime_reports_to_nobody(tmp_path: Path) -> None:
+    """Its telemetry begins with its import, and with files in these folders."""
+    places = {name: str(tmp_path) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
+    others = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    program = [sys.executable, "-c", "import edgemask, onnxruntime"]
+    subprocess.run(program, env=others | places, cwd=Path(__file__).parents[2], check=True)
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_words_of_a_file_do_not_steer_a_terminal() -> None:
+    assert failure("it failed", RuntimeError("no \x1b[2J")).problem == "it failed: no \\x1b[2J"
 
 
 def test_other_words() -> None:

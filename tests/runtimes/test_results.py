@@ -9,9 +9,9 @@ from toy_model import SPEC
 
 from edgemask.canvas import Placement, boxes_to_original
 from edgemask.detections import Detections
-from edgemask.errors import EdgemaskError
+from edgemask.errors import BrokenOutput, EdgemaskError
 from edgemask.keypoints import decode_heatmaps, keypoints_to_original
-from edgemask.runtimes.results import detections_of, rows_of
+from edgemask.runtimes.results import detections_of, map_of, rows_of
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -126,6 +126,33 @@ def test_a_model_of_boxes_alone() -> None:
     found = detections_of(outputs, 0, PLACEMENTS[0], boxes, "cpu")
     assert (found.masks, found.keypoints, found.keypoint_scores) == (None, None, None)
     assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_index", np.array(0)),
+        ("batch_index", np.array([0])),
+        ("batch_index", np.array([[0]])),
+        ("boxes", np.zeros((6, 3), np.float32)),
+        ("boxes", np.array(["a"] * 6, object)),
+        ("scores", np.zeros((), np.float32)),
+        ("masks", np.zeros((6, 4), np.float32)),
+        ("labels", np.zeros((6, 2), np.int64)),
+        ("keypoint_heatmaps", np.zeros((6, 5, 4), np.float32)),
+    ],
+)
+def test_outputs_that_do_not_belong_together(name: str, value: NDArray[Any]) -> None:
+    with pytest.raises(BrokenOutput, match="the model gave no detections on cpu: "):
+        detections_of(flat_outputs() | {name: value}, 0, PLACEMENTS[0], FLAT, "cpu")
+
+
+@pytest.mark.parametrize(
+    "value", [np.zeros((), np.uint8), np.zeros((0, 4, 4), np.uint8), np.zeros((1, 4, 4), np.uint8)]
+)
+def test_a_map_of_another_size(value: NDArray[Any]) -> None:
+    with pytest.raises(BrokenOutput, match="the model gave no map on cpu: "):
+        map_of({"labels": value, "scores": value.astype(np.float32)}, 0, PLACEMENTS[0], SPEC, "cpu")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

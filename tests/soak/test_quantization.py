@@ -8,7 +8,7 @@ though the function is the same as before (see `rescaling`). Minutes: `make soak
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,20 @@ import onnx
 import pytest
 from families import FAMILIES, KEYPOINT_NAMES, SCENE_SIZE, keypoints_of, load
 from family_proof import DEVICES
+from known_times import known_times
 from pictures import noise, written
 from rescaling import outlier, rescaled, two_powers_of_ten
 
 from edgemask.errors import CalibrationError
 from edgemask.export import export_onnx
 from edgemask.images import load_image
-from edgemask.quantization import QuantizationReport, Recipe, quantize, recipe_named, search_laboratory
+from edgemask.quantization import QuantizationReport, Recipe, quantize, recipe_named
 from edgemask.quantization.accuracy import Accuracy, Kept, open_judge
 from edgemask.quantization.calibration import calibrate
-from edgemask.quantization.latency import Comparison
 from edgemask.quantization.layers import chosen, layers_of
 from edgemask.quantization.ranges import value_range
 from edgemask.quantization.rewriting import ops_of, rewrite, tensors_to_calibrate
-from edgemask.runtimes import ModelFile, read_model, write_model
+from edgemask.runtimes import read_model, write_model
 from edgemask.scenes import CLASS_NAMES, draw_scene, write_scenes
 from edgemask.validation import validate
 
@@ -76,19 +76,6 @@ def exported(family: str, folder: Path) -> Path:
     path = folder / f"{family}.onnx"
     export_onnx(load(family), path, class_names=CLASS_NAMES, verify=False)
     return path
-
-
-@contextlib.contextmanager
-def known_times() -> Iterator[None]:
-    """Times that no machine decides: what is smaller is faster."""
-
-    def size_decides(first: ModelFile, second: ModelFile, device: str, images: object) -> Comparison:
-        times = [(float(len(model.data)),) * 4 for model in (first, second)]
-        return Comparison(device=device, first=times[0], second=times[1])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search_laboratory, "compare_latency", size_decides)
-        yield
 
 
 def table(kept: Sequence[Kept]) -> str:
