@@ -132,6 +132,7 @@ def _cut_late() -> bytes:
     return png(NEAR, NEAR, start + rows * (NEAR // 100 - 1))
 
 
+@functools.cache
 def planted() -> dict[str, bytes]:
     """Files written by hand to be expensive, or to be wrong where a mutation hardly gets."""
     start = zlib.compressobj().compress(bytes(100_000))

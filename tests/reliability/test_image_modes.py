@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 import edgemask
+from edgemask.detections import Detections
 from edgemask.errors import ImageError
 from edgemask.images import load_image
 from edgemask.scenes import draw_scene
@@ -24,6 +25,7 @@ RGB = Image.fromarray(SCENE)
 ALPHA = Image.fromarray(np.arange(GREY.size, dtype=np.uint32).astype(np.uint8).reshape(GREY.shape))
 PALETTE = RGB.quantize(64)
 ORIENTATION = 0x0112
+SURE = 0.1  # twice what the sample gives at all: a level of rounding makes objects come and go on that threshold
 # What is stored so that a viewer that obeys the tag shows the scene.
 STORED: dict[int, Callable[[Array], Array]] = {
     1: lambda a: a,
@@ -130,14 +132,23 @@ def sources(folder: Path) -> dict[str, tuple[Any, Array]]:
     return MODES | turned
 
 
+def apart(one: Detections, other: Detections) -> float:
+    """By how many pixels the sure objects of each differ from the nearest of their label in the other; inf: none."""
+    worst = 0.0
+    for own, others in ((one, other), (other, one)):
+        for label, box in zip(own.labels[own.scores >= SURE], own.boxes[own.scores >= SURE], strict=True):
+            distances = np.abs(others.boxes[others.labels == label] - box).max(1, initial=0)
+            worst = max(worst, float(distances.min(initial=np.inf)))
+    return worst if one.image_size == other.image_size else np.inf
+
+
 def farthest(detector: edgemask.runtimes.Detector, folder: Path, load: Loader = load_image) -> dict[str, float]:
     """By how many pixels the boxes of each differ from those of the conversion by hand; infinite for other objects."""
     found = {}
     for name, (source, by_hand) in sources(folder).items():
         expected = detector.predict(by_hand.round().clip(0, 255).astype(np.uint8))
-        got = detector.predict(load(source))
-        same = np.array_equal(got.labels, expected.labels) and got.image_size == expected.image_size
-        found[name] = float(np.abs(got.boxes - expected.boxes).max(initial=0)) if same else np.inf
+        assert (expected.scores >= SURE).any(), name
+        found[name] = apart(detector.predict(load(source)), expected)
     return found
 
 
@@ -145,7 +156,6 @@ def farthest(detector: edgemask.runtimes.Detector, folder: Path, load: Loader = 
 @pytest.mark.parametrize("device", DEVICES)
 def test_boxes_of_the_documented_conversion(model_of: ModelOf, tmp_path: Path, device: str, finding: Finding) -> None:
     with edgemask.load(model_of("sample"), device=device) as detector:
-        assert len(detector.predict(SCENE)) > 0
         found = farthest(detector, tmp_path)
         unseen = farthest(detector, tmp_path, blind_to_exif)
     assert {name: pixels for name, pixels in found.items() if not pixels <= 1} == {}
@@ -155,12 +165,11 @@ def test_boxes_of_the_documented_conversion(model_of: ModelOf, tmp_path: Path, d
 
 
 def unlike(folder: Path, load: Loader = load_image) -> list[str]:
-    """The images of which more than one value in a hundred is not that of the conversion by hand, within rounding."""
+    """The images that are not those of the conversion by hand, within a level of rounding."""
     return [
         name
         for name, (source, by_hand) in sources(folder).items()
-        if load(source).shape != by_hand.shape
-        or np.quantile(np.abs(load(source) - by_hand.round().clip(0, 255)), 0.99) > 1
+        if load(source).shape != by_hand.shape or np.abs(load(source) - by_hand.round().clip(0, 255)).max() > 1
     ]
 
 
