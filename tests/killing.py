@@ -159,7 +159,7 @@ class Workers:
         self._server.stdin.flush()
         answer = self._server.stdout.readline()
         if not answer:
-            raise RuntimeError("the server has ended")
+            raise RuntimeError(f"the server has ended with {self._server.wait()}")
         return answer
 
     def __enter__(self) -> Self:
