@@ -27,12 +27,16 @@ def creating(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path in the same folder, which replaces `path` when the block ends well.
 
     A reader sees the old file or the new one, never a part; after an exception the old file is as it was. Of a link,
-    the file that it leads to is replaced. What a process left that was killed on the same `path` is removed.
+    the file that it leads to is replaced. What a process left that was killed on the same `path` is removed. Within a
+    block, one for its temporary path gives that path again.
 
     Raises:
         OutputError: the folder is missing or read-only, the disk is full, or `path` is a folder or a device.
     """
     target = Path(os.path.realpath(path))
+    if target in _unfinished:  # a file of its own would take the place of the one that is locked
+        yield target
+        return
     with contextlib.ExitStack() as stack:
         try:
             if target.exists() and not target.is_file():

@@ -29,10 +29,14 @@ PATIENCE = 180  # seconds for one child, then it hangs
 
 
 def write(folder: Path) -> None:
-    """A sealed file of a few nodes: the way of all of them into a folder."""
+    """A sealed file of a few nodes, written twice before it takes its place, as an export does that verifies it."""
     from toy_model import write_toy
 
-    write_toy(folder / "out" / "m.onnx")
+    from edgemask.files import creating
+
+    with creating(folder / "out" / "m.onnx") as temporary:
+        write_toy(temporary)
+        write_toy(temporary)
 
 
 def write_in_place(folder: Path) -> None:

@@ -153,6 +153,24 @@ def test_what_the_dead_left_goes_and_what_the_living_write_stays(old: Path, monk
     assert sorted(os.listdir(old.parent)) == [".other.bin.abcdefgh.part", old.name]
 
 
+def test_a_block_within_a_block_is_of_the_same_file(old: Path) -> None:
+    """Another file would be left for ever by a kill, and in its place stand without the lock of the first."""
+    with creating(old) as outer:
+        with creating(outer) as inner:
+            inner.write_bytes(b"new")
+        assert sorted(os.listdir(old.parent)) == sorted([outer.name, old.name])
+        with creating(old) as of_another:
+            of_another.write_bytes(b"of another")
+        assert outer.read_bytes() == b"new"
+    assert old.read_bytes() == b"new"
+
+
+def test_a_full_disk_within_a_block_is_told_of_the_file_itself(old: Path) -> None:
+    message = r"^cannot write \S+/model\.bin: "
+    with full_disk(1000), pytest.raises(OutputError, match=message), creating(old) as outer, creating(outer) as inner:
+        inner.write_bytes(bytes(5000))
+
+
 def test_traps_among_what_was_left_are_passed_by(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may write into the folder for temporary files can put there what he likes."""
     monkeypatch.setattr("tempfile.tempdir", str(old.parent))
