@@ -21,9 +21,10 @@ $(READY): requirements.txt pyproject.toml scripts/bootstrap
 demo: $(READY) ## export the sample model, prove it equal, run it on every runtime; pictures in out/demo
 	@$(BIN)/edgemask demo $(ARGS)
 
-# One thread a worker: two workers with a thread pool each fight over the same cores.
+# One thread a worker: two workers with a thread pool each fight over the same cores. A worker that dies is not replaced:
+# pytest-xdist may then wait for ever.
 test: $(READY) ## run the tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 soak: $(READY) ## run what takes too long for every day: more families and samples, the real networks, 200 sizes
 	@$(BIN)/python -m pytest -m soak $(ARGS)
@@ -52,7 +53,7 @@ lowest: $(READY) ## run the tests with the lowest versions that pyproject.toml a
 	@.tools/uv/bin/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
 	@.tools/uv/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
 	    --editable '.[all,dev]'
-	@OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 build: $(READY) ## write the source package and the wheel into dist/
 	@$(BIN)/python -m build --no-isolation $(ARGS)

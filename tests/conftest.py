@@ -1,7 +1,9 @@
 """What every test can rely on: one thread, no network, and a reason for each skip."""
 
+import contextlib
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +59,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, missing in REQUIREMENTS.items():
         if item.get_closest_marker(marker) and (reason := missing()):
             pytest.skip(reason)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """pytest-xdist says that a worker has died, and not of what."""
+    process = getattr(getattr(node.gateway, "_io", None), "popen", None)
+    if error is None or process is None:
+        return
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(10)
+    print(f"\n{node.gateway.id}: process {process.pid} ended with {process.returncode} (minus a signal's number)")
 
 
 @pytest.fixture(scope="session", autouse=True)

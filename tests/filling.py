@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from interrupting import COMMANDS, prepare
@@ -31,6 +32,7 @@ RESULTS = {
     "validate": "report/report.json",
     "scenes": "scenes/annotations.json",
 }
+REMOVED_FIRST = {"validate"}  # an outcome of before must not be taken for this one's
 IN_PLACE = "in place"  # as nobody should write: for the control
 FULL_CACHE = "full cache"
 ALONE = ("unshare", "--user", "--map-root-user", "--mount")
@@ -91,7 +93,8 @@ def at(command: str, folder: Path, size: int) -> tuple[Filled, int]:
         code, said = told(lambda: overwrite(old) if command == IN_PLACE else commanded(COMMANDS[command]))
         strays = [str(path) for path in place.rglob("*") if path.name.endswith(".part")]
         used = shutil.disk_usage(place).used
-        return Filled(free, code, said, old.exists() and old.read_bytes() == OLD, strays), used
+        intact = old.read_bytes() == OLD if old.exists() else command in REMOVED_FIRST
+        return Filled(free, code, said, intact, strays), used
 
 
 def commanded(words: str) -> int:
@@ -127,8 +130,8 @@ def told(act: Callable[[], int]) -> tuple[int, str]:
         return code, said.read()
 
 
-def at_full_cache(folder: Path, size: int) -> Filled:
-    """Predicts where so little can be kept of the compiled model; what is to be intact are the pictures."""
+def at_full_cache(folder: Path, size: int) -> tuple[Filled, int]:
+    """Predicts with a cache on a disk of a size; what is to be intact are the pictures. Also what the cache used."""
     place = folder / "cache"
     place.mkdir(exist_ok=True)
     write_toy(folder / "toy.onnx")
@@ -138,20 +141,19 @@ def at_full_cache(folder: Path, size: int) -> Filled:
         pictures = folder / "out" / "pictures"
         intact = {path.stem for path in pictures.iterdir()} == {path.stem for path in (folder / "images").iterdir()}
         shutil.rmtree(pictures)
-        return Filled(free, code, said, intact, [path.name for path in place.iterdir()])
+        strays = [path.name for path in place.iterdir()]
+        return Filled(free, code, said, intact, strays), shutil.disk_usage(place).used
 
 
 def serve(command: str, folder: Path, points: int) -> None:
     """Prints what came of the command at each point."""
     os.chdir(folder)
-    if command == FULL_CACHE:
-        found = [at_full_cache(folder, PAGE * (1 + point)) for point in range(points)]
-    else:
-        whole, used = at(command, folder, 256 * 2**20)
-        assert whole.code in {0, 1}, whole.said
-        # The old file takes a page; zero would be no limit at all.
-        sizes = [PAGE + PAGE * int(used / PAGE * point / points * 0.95) for point in range(points)]
-        found = [at(command, folder, size)[0] for size in sizes]
+    filling = at_full_cache if command == FULL_CACHE else partial(at, command)
+    whole, used = filling(folder, 256 * 2**20)
+    assert whole.code in {0, 1}, whole.said
+    # The old file takes a page; zero would be no limit at all.
+    sizes = [PAGE + PAGE * int(used / PAGE * point / points * 0.95) for point in range(points)]
+    found = [filling(folder, size)[0] for size in sizes]
     print(json.dumps([asdict(one) for one in found]))
 
 
