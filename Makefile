@@ -21,10 +21,12 @@ $(READY): requirements.txt pyproject.toml scripts/bootstrap
 demo: $(READY) ## export the sample model, prove it equal, run it on every runtime; pictures in out/demo
 	@$(BIN)/edgemask demo $(ARGS)
 
-# One thread a worker: two workers with a thread pool each fight over the same cores. A worker that dies is not replaced:
-# pytest-xdist may then wait for ever.
+# One thread a worker: two workers with a thread pool each fight over the same cores. A worker that hangs shows where, and
+# dies; one that dies is not replaced, since pytest-xdist may then wait for ever.
+PYTEST_PARALLEL := -m pytest -n 2 --dist loadfile --max-worker-restart 0 \
+    -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
 test: $(READY) ## run the tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST_PARALLEL) $(ARGS)
 
 soak: $(READY) ## run what takes too long for every day: more families and samples, the real networks, 200 sizes
 	@$(BIN)/python -m pytest -m soak $(ARGS)
@@ -53,7 +55,7 @@ lowest: $(READY) ## run the tests with the lowest versions that pyproject.toml a
 	@.tools/uv/bin/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
 	@.tools/uv/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
 	    --editable '.[all,dev]'
-	@OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
+	@OMP_NUM_THREADS=1 .venv-lowest/bin/python $(PYTEST_PARALLEL) $(ARGS)
 
 build: $(READY) ## write the source package and the wheel into dist/
 	@$(BIN)/python -m build --no-isolation $(ARGS)

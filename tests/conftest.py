@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # As `import edgemask` does, which comes second where a test imports onnxruntime too.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# A shell starts what runs in its background with interrupts ignored, for its children too; tests send some.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("EDGEMASK_DATA") or REPOSITORY.parent / "shared" / "data")

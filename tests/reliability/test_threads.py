@@ -126,6 +126,9 @@ class Deadlock:
 
 def test_a_hanging_thread_is_seen(small: Detector) -> None:
     predictor = Deadlock(small)
+    before = set(threading.enumerate())
     with pytest.raises(TimeoutError, match="threads hang"):
         differing(predictor, scenes(20), 2, patience=0.5)
     predictor.coming.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
