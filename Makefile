@@ -48,7 +48,7 @@ audit: $(READY) ## look the pinned packages up in the database of known holes, w
 requirements: $(READY) ## pin requirements.txt anew; ARGS=--upgrade takes the newest versions
 	@.tools/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	    --custom-compile-command "make requirements" \
-	    --extra openvino --extra export --extra train --extra draw --extra validate --extra video --extra dev \
+	    --extra openvino --extra export --extra train --extra draw --extra validate --extra video --extra cluster --extra docs --extra dev \
 	    $(ARGS) --output-file requirements.txt pyproject.toml requirements.in
 
 lowest: $(READY) ## run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest
