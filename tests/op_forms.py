@@ -13,6 +13,7 @@ from edgemask.export.onnx_ops import BODY_OPSET, MIN_IR_VERSION, local_functions
 from edgemask.ops import DOMAIN, DOMAIN_VERSION
 from edgemask.optest.running import ROI_ALIGN_TOLERANCE as ROI_ALIGN_TOLERANCE
 from edgemask.runtimes.functions import for_openvino
+from edgemask.runtimes.ov import shared_core
 
 Array = NDArray[Any]
 Form = Callable[[Sequence[Array]], Array]
@@ -147,9 +148,7 @@ def on_onnxruntime(model: onnx.ModelProto) -> Form:
 def on_openvino(model: onnx.ModelProto, prepare: Callable[[onnx.ModelProto], onnx.ModelProto] = for_openvino) -> Form:
     """The model as edgemask gives it to OpenVINO; another `prepare` leaves out what `for_openvino`
     corrects."""
-    import openvino
-
-    core = openvino.Core()
+    core = shared_core()
     readable = core.read_model(prepare(model).SerializeToString(), b"")
     compiled = core.compile_model(readable, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
     request = compiled.create_infer_request()

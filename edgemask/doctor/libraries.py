@@ -108,9 +108,9 @@ def openvino_devices() -> list[dict[str, Any]]:
     Raises:
         ImportError: it is not installed, or cannot be loaded.
     """
-    import openvino
+    from edgemask.runtimes.ov import shared_core
 
-    core = openvino.Core()
+    core = shared_core()
     return [
         dataclasses.asdict(OpenVinoDevice(name=name, full_name=core.get_property(name, "FULL_DEVICE_NAME").strip()))
         for name in core.available_devices

@@ -24,6 +24,7 @@ from edgemask.parity import TOLERANCES, compare
 from edgemask.reference import ReferenceDetector
 from edgemask.reference_stages import record_stages
 from edgemask.runtimes import Detector, read_model
+from edgemask.runtimes.ov import shared_core
 from edgemask.runtimes.taps import STAGES, with_taps
 from edgemask.scenes import draw_scene
 
@@ -221,7 +222,6 @@ def test_limits_replace_the_models_own(small: tuple[MaskRCNN, Path], tmp_path: P
 
 
 def test_openvino_target_holds_no_function(small: tuple[MaskRCNN, Path], tmp_path: Path) -> None:
-    import openvino
 
     model, path = small
     export_onnx(model, tmp_path / "ov.onnx", shape=(96, 96), target="openvino", verify=False)
@@ -231,7 +231,7 @@ def test_openvino_target_holds_no_function(small: tuple[MaskRCNN, Path], tmp_pat
     stages = {node.name.partition("/")[0] for node in proto.graph.node}
     assert stages <= {"stage", "backbone", "rpn", "proposals", "box_head", "nms", "mask_head", "graph"}
     assert len({node.name for node in proto.graph.node}) == len(proto.graph.node)
-    assert openvino.Core().read_model(tmp_path / "ov.onnx").inputs
+    assert shared_core().read_model(tmp_path / "ov.onnx").inputs
     image = SCENES["square"]
     with Detector(read_model(tmp_path / "ov.onnx"), "cpu") as one, Detector(read_model(path), "cpu") as other:
         np.testing.assert_array_equal(one.predict(image).boxes, other.predict(image).boxes)

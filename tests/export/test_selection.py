@@ -20,6 +20,7 @@ from edgemask.export.selection import Detect, Proposals, best_per_image, clip, l
 from edgemask.export.stages import Candidates
 from edgemask.reference import use_per_class_nms
 from edgemask.runtimes.functions import for_openvino
+from edgemask.runtimes.ov import shared_core
 
 Run = Callable[..., list[NDArray[Any]]]
 SIZES = torch.tensor([[96, 128], [80, 100]])
@@ -240,8 +241,8 @@ def on_onnxruntime(model: onnx.ModelProto) -> Run:
 
 
 def on_openvino(model: onnx.ModelProto) -> Run:
-    ov = pytest.importorskip("openvino")
-    core = ov.Core()
+    pytest.importorskip("openvino")
+    core = shared_core()
     graph = core.read_model(for_openvino(model).SerializeToString())
     compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda *values: [np.array(value) for value in compiled(values).values()]

@@ -24,6 +24,7 @@ from edgemask.export.tracing import build_proto
 from edgemask.parity.semantic import SEMANTIC_TOLERANCES, compare_maps
 from edgemask.reference_stages import record_stages
 from edgemask.runtimes import ModelFile, read_model, stage_runs, write_model
+from edgemask.runtimes.ov import shared_core
 from edgemask.runtimes.stage_runs import stages_of_file
 from edgemask.scenes import draw_scene
 from edgemask.semantic import SemanticMap
@@ -62,8 +63,8 @@ def on_onnxruntime(model: bytes) -> Run:
 
 
 def on_openvino(model: bytes) -> Run:
-    ov = pytest.importorskip("openvino")
-    core = ov.Core()
+    pytest.importorskip("openvino")
+    core = shared_core()
     compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = [output.get_any_name() for output in compiled.outputs]
 

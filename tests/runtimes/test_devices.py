@@ -231,7 +231,7 @@ def test_unknown_device_lists_the_known_ones(path: Path, name: str) -> None:
 def test_auto_without_gpu(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import openvino
 
-    class Core(openvino.Core):  # type: ignore[misc]
+    class Core(openvino.Core):  # type: ignore[misc]  # noqa: TID251  shared_core keeps it, too
         available_devices = ("CPU",)
 
     monkeypatch.setattr(openvino, "Core", Core)

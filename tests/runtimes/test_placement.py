@@ -15,6 +15,7 @@ from edgemask.cli import main
 from edgemask.errors import DeviceUnavailable, ModelFileError, UsageError
 from edgemask.runtimes import write_model
 from edgemask.runtimes.assignment import HEAVY
+from edgemask.runtimes.ov import shared_core
 from edgemask.runtimes.placement import DevicePlacement, placement_of
 from edgemask.runtimes.profiles import NodeRun, onnxruntime_nodes, openvino_nodes
 from edgemask.scenes import draw_scene
@@ -198,9 +199,7 @@ def test_a_real_run(tmp_path: Path, device: str) -> None:
 
 @pytest.mark.openvino
 def test_bfloat16_is_seen(tmp_path: Path) -> None:
-    import openvino
-
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor has no bfloat16")
     write_model(busy_proto(), SPEC, tmp_path / "m.onnx")
     options = edgemask.runtimes.RuntimeOptions(precision="bf16")
