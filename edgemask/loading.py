@@ -14,7 +14,15 @@ _EPOCHS, _IMAGES = 100_003, 1_000_003  # primes: no two epochs of neighbouring s
 
 
 def batches(
-    dataset: CocoDataset, augment: Augment, *, batch_size: int, seed: int, first: int, total: int, workers: int
+    dataset: CocoDataset,
+    augment: Augment,
+    *,
+    batch_size: int,
+    seed: int,
+    first: int,
+    total: int,
+    workers: int,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[list[Sample]]:
     """Gives the batches of the steps `first` to `total - 1`; each image comes once in an epoch.
 
@@ -26,6 +34,8 @@ def batches(
         first: step to begin with.
         total: steps of all epochs together.
         workers: processes that load images.
+        share: number of the process that trains and how many there are: together they take a batch so many times as
+            large, and each has an image at least, though that comes twice in the epoch then.
 
     Raises:
         DatasetError: an image and its annotations do not fit together.
@@ -33,7 +43,7 @@ def batches(
     """
     loader = DataLoader(
         _Augmented(dataset, augment, seed),
-        batch_sampler=_Order(len(dataset), batch_size, seed, first, total),
+        batch_sampler=_Order(len(dataset), batch_size, seed, first, total, share),
         collate_fn=list,
         num_workers=workers,
         # Forked workers inherit the locks of threads that they do not have.
@@ -45,18 +55,21 @@ def batches(
 class _Order(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index)."""
 
-    def __init__(self, length: int, batch_size: int, seed: int, first: int, total: int) -> None:
-        self._length, self._batch_size, self._seed, self._first, self._total = length, batch_size, seed, first, total
+    def __init__(self, length: int, batch_size: int, seed: int, first: int, total: int, share: tuple[int, int]) -> None:
+        self._length, self._seed, self._first, self._total = length, seed, first, total
+        self._rank, self._count = share
+        self._together = batch_size * self._count
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        per_epoch = math.ceil(self._length / self._batch_size)
+        per_epoch = math.ceil(self._length / self._together)
         for epoch in range(self._first // per_epoch, self._total // per_epoch):
             generator = torch.Generator().manual_seed(self._seed * _EPOCHS + epoch)
             order = torch.randperm(self._length, generator=generator).tolist()
             for position in range(per_epoch):
                 if epoch * per_epoch + position >= self._first:
-                    chosen = order[position * self._batch_size : (position + 1) * self._batch_size]
-                    yield [(epoch, index) for index in chosen]
+                    chosen = order[position * self._together : (position + 1) * self._together]
+                    chosen += order[: max(0, self._count - len(chosen))]
+                    yield [(epoch, index) for index in chosen[self._rank :: self._count]]
 
 
 class _Augmented(Dataset[Sample | EdgemaskError]):

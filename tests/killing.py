@@ -74,13 +74,12 @@ def train(folder: Path) -> None:
     """Two epochs of six scenes; its state, kept after each step, is what the next try goes on with."""
     from narrow import ARGUMENTS
 
-    from edgemask import training
-    from edgemask.training import TrainingPlan
+    from edgemask.training import TrainingPlan, fitting, train
 
-    training.SAVE_EVERY = 1
+    fitting.SAVE_EVERY = 1
     arguments = ARGUMENTS | {"rpn_post_nms_top_n_train": 50, "box_batch_size_per_image": 16}
     plan = TrainingPlan(arguments=arguments, epochs=2, batch_size=2, warmup_steps=2, average=0.5)
-    training.train(
+    train(
         folder / "scenes" / "images",
         annotations=folder / "scenes" / "annotations.json",
         output=folder / "out" / "m.safetensors",

@@ -1,4 +1,4 @@
-"""Training: the same weights whether or not it was killed, and an early answer to what cannot work."""
+"""A run of training: the same weights whether or not it was killed, and an early answer to what cannot work."""
 
 import json
 import math
@@ -13,7 +13,6 @@ import torch
 from narrow import ARGUMENTS, BUILDER, narrow_model
 from test_files import full_disk
 
-from edgemask import training
 from edgemask.checkpoints import TRAINING_KEY, load_checkpoint, save_checkpoint
 from edgemask.datasets import CocoDataset, read_annotations
 from edgemask.description import spec_of
@@ -21,7 +20,7 @@ from edgemask.errors import DatasetError, EdgemaskError, ImageError, ModelFileEr
 from edgemask.fake_quantization import quantized_layers
 from edgemask.mixed_precision import keep_boxes_exact
 from edgemask.scenes import CLASS_NAMES, write_scenes
-from edgemask.training import TrainingPlan, evaluate, train
+from edgemask.training import TrainingPlan, TrainingReport, evaluate, fitting, train
 from edgemask.weight_files import read_state
 
 SETTINGS: dict[str, Any] = {
@@ -42,10 +41,10 @@ def annotations(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(annotations: Path, tmp_path: Path) -> Callable[..., training.TrainingReport]:
+def run(annotations: Path, tmp_path: Path) -> Callable[..., TrainingReport]:
     """Trains into tmp_path / model.safetensors."""
 
-    def call(plan: TrainingPlan = PLAN, **options: Any) -> training.TrainingReport:
+    def call(plan: TrainingPlan = PLAN, **options: Any) -> TrainingReport:
         options = {"workers": 0, "output": tmp_path / "model.safetensors", "annotations": annotations} | options
         return train(annotations.parent / "images", plan=plan, **options)
 
@@ -58,17 +57,17 @@ def weights_of(path: str | Path) -> dict[str, torch.Tensor]:
 
 def kill_in_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Raises where a signal would, in the middle of a step."""
-    steps, real = iter(range(10_000)), training._step
+    steps, real = iter(range(10_000)), fitting._step
 
-    def step(*arguments: Any, **options: Any) -> float:
+    def step(*arguments: Any, **options: Any) -> dict[str, float]:
         if next(steps) == number:
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(training, "_step", step)
+    monkeypatch.setattr(fitting, "_step", step)
 
 
-def test_a_tiny_run(run: Callable[..., training.TrainingReport], annotations: Path, tmp_path: Path) -> None:
+def test_a_tiny_run(run: Callable[..., TrainingReport], annotations: Path, tmp_path: Path) -> None:
     report = run(val_images=annotations.parent / "images", val_annotations=annotations)
     assert report.steps == STEPS
     assert math.isfinite(report.loss)
@@ -86,10 +85,11 @@ def test_a_tiny_run(run: Callable[..., training.TrainingReport], annotations: Pa
     assert report.metrics is not None
     assert set(report.metrics) == {"boxes", "masks"}
     assert all(0 <= metrics.ap <= metrics.ap50 <= 1 for metrics in report.metrics.values())
-    assert os.listdir(tmp_path) == ["model.safetensors"], "neither a state nor a part is left"
+    assert (report.best, report.best_epoch) == (str(tmp_path / "model.best.safetensors"), 1)
+    assert set(os.listdir(tmp_path)) == {"model.safetensors", "model.best.safetensors"}, "no state and no part is left"
 
 
-def test_training_changes_weights_and_lowers_the_loss(run: Callable[..., training.TrainingReport]) -> None:
+def test_training_changes_weights_and_lowers_the_loss(run: Callable[..., TrainingReport]) -> None:
     one = run(TrainingPlan(**SETTINGS | {"epochs": 1, "warmup_steps": 0, "learning_rate": 1e-2}))
     first = weights_of(one.checkpoint)
     more = run(TrainingPlan(**SETTINGS | {"epochs": 12, "warmup_steps": 0, "learning_rate": 1e-2}))
@@ -114,14 +114,14 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 @pytest.mark.parametrize("killed_in", [2, 3, 5])
 def test_a_killed_run_ends_with_the_same_weights(
-    run: Callable[..., training.TrainingReport],
+    run: Callable[..., TrainingReport],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     start: Path,
     settings: dict[str, Any],
     killed_in: int,
 ) -> None:
-    monkeypatch.setattr(training, "SAVE_EVERY", 2)
+    monkeypatch.setattr(fitting, "SAVE_EVERY", 2)
     plan = TrainingPlan(**SETTINGS | settings)
     weights = start if plan.quantize else None
     whole = run(plan, output=tmp_path / "whole.safetensors", weights=weights)
@@ -133,8 +133,8 @@ def test_a_killed_run_ends_with_the_same_weights(
     assert not (tmp_path / "model.safetensors").exists()
     steps = []
     with monkeypatch.context() as patch:
-        real = training._step
-        patch.setattr(training, "_step", lambda *a, **o: steps.append(1) or real(*a, **o))
+        real = fitting._step
+        patch.setattr(fitting, "_step", lambda *a, **o: steps.append(1) or real(*a, **o))
         resumed = run(plan, weights=weights)
     assert len(steps) == STEPS - killed_in // 2 * 2, "it went on where it was saved, and did not start anew"
     assert resumed.loss == whole.loss
@@ -143,7 +143,7 @@ def test_a_killed_run_ends_with_the_same_weights(
     assert not (tmp_path / "model.safetensors.state").exists()
 
 
-def test_the_same_seed_gives_the_same_weights(run: Callable[..., training.TrainingReport], tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights(run: Callable[..., TrainingReport], tmp_path: Path) -> None:
     plan = TrainingPlan(**SETTINGS | {"epochs": 1, "crop": 48})
     torch.manual_seed(5)
     one = weights_of(run(plan, output=tmp_path / "one.safetensors").checkpoint)
@@ -155,9 +155,9 @@ def test_the_same_seed_gives_the_same_weights(run: Callable[..., training.Traini
 
 
 def test_the_state_of_another_plan_is_refused(
-    run: Callable[..., training.TrainingReport], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Callable[..., TrainingReport], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(training, "SAVE_EVERY", 1)
+    monkeypatch.setattr(fitting, "SAVE_EVERY", 1)
     with monkeypatch.context() as patch:
         kill_in_step(patch, 1)
         with pytest.raises(KeyboardInterrupt):
@@ -169,7 +169,7 @@ def test_the_state_of_another_plan_is_refused(
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04"])
-def test_a_broken_state_is_refused(run: Callable[..., training.TrainingReport], tmp_path: Path, content: bytes) -> None:
+def test_a_broken_state_is_refused(run: Callable[..., TrainingReport], tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.safetensors.state").write_bytes(content)
     with pytest.raises(ModelFileError, match=r"model\.safetensors\.state is no plain state dict") as caught:
         run()
@@ -177,7 +177,7 @@ def test_a_broken_state_is_refused(run: Callable[..., training.TrainingReport], 
     assert (tmp_path / "model.safetensors.state").read_bytes() == content
 
 
-def test_a_state_of_another_model_is_refused(run: Callable[..., training.TrainingReport], tmp_path: Path) -> None:
+def test_a_state_of_another_model_is_refused(run: Callable[..., TrainingReport], tmp_path: Path) -> None:
     """The same plan, but annotations with other classes since then."""
     parts = {name: {} for name in ("model", "average", "optimizer", "scheduler")}
     torch.save({"plan": repr(PLAN), "step": 2, "loss": 1.0, **parts}, tmp_path / "model.safetensors.state")
@@ -188,11 +188,11 @@ def test_a_state_of_another_model_is_refused(run: Callable[..., training.Trainin
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler:UserWarning")
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_ends_the_run(
-    run: Callable[..., training.TrainingReport], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loss: float
+    run: Callable[..., TrainingReport], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loss: float
 ) -> None:
-    monkeypatch.setattr(training, "SAVE_EVERY", 1)
+    monkeypatch.setattr(fitting, "SAVE_EVERY", 1)
     losses = iter([1.0, loss])
-    monkeypatch.setattr(training, "_step", lambda *_, **__: next(losses))
+    monkeypatch.setattr(fitting, "_step", lambda *_, **__: {"loss": next(losses)})
     with pytest.raises(UsageError, match=f"the loss became {loss} in step 1") as caught:
         run()
     assert "--learning-rate" in (caught.value.remedy or "")
@@ -200,22 +200,20 @@ def test_a_loss_that_is_no_number_ends_the_run(
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler:UserWarning")
-def test_the_loss_reported_is_smoothed(
-    run: Callable[..., training.TrainingReport], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_loss_reported_is_smoothed(run: Callable[..., TrainingReport], monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([1.0, 1.0, 1.0, 1.0, 1.0, 11.0])
-    monkeypatch.setattr(training, "_step", lambda *_, **__: next(losses))
+    monkeypatch.setattr(fitting, "_step", lambda *_, **__: {"loss": next(losses)})
     assert run().loss == pytest.approx(1.2)
 
 
-def test_crops_do_not_change_the_size_of_the_model(run: Callable[..., training.TrainingReport]) -> None:
+def test_crops_do_not_change_the_size_of_the_model(run: Callable[..., TrainingReport]) -> None:
     model, spec = load_checkpoint(run(TrainingPlan(**SETTINGS | {"epochs": 1, "crop": 32})).checkpoint)
     assert (spec.min_size, spec.max_size) == (96, 192)
     assert (model.transform.min_size, model.transform.max_size) == ((96,), 192)
 
 
 @pytest.mark.parametrize("quantize", [False, True])
-def test_starts_from_weights(run: Callable[..., training.TrainingReport], start: Path, *, quantize: bool) -> None:
+def test_starts_from_weights(run: Callable[..., TrainingReport], start: Path, *, quantize: bool) -> None:
     """With quantization, too, it is the weights before their rounding that are trained and stored."""
     settings = SETTINGS | {"learning_rate": 1e-9, "epochs": 1, "arguments": ARGUMENTS, "quantize": quantize}
     report = run(TrainingPlan(**settings), weights=start)
@@ -224,7 +222,7 @@ def test_starts_from_weights(run: Callable[..., training.TrainingReport], start:
         torch.testing.assert_close(found[name], value.detach(), atol=1e-6, rtol=1e-6)
 
 
-def test_training_for_int8(run: Callable[..., training.TrainingReport], start: Path, tmp_path: Path) -> None:
+def test_training_for_int8(run: Callable[..., TrainingReport], start: Path, tmp_path: Path) -> None:
     plain = run(weights=start, output=tmp_path / "plain.safetensors")
     quantized = run(TrainingPlan(**SETTINGS | {"quantize": True}), weights=start)
     assert plain.quantized_layers == 0
@@ -240,8 +238,8 @@ def test_training_for_int8(run: Callable[..., training.TrainingReport], start: P
         assert json.loads(file.metadata()[TRAINING_KEY])["plan"]["quantize"] is True
 
 
-def test_starts_from_no_other_architecture(run: Callable[..., training.TrainingReport], tmp_path: Path) -> None:
-    torch.save(narrow_model(3).state_dict(), tmp_path / "start.pth")
+def test_starts_from_no_other_architecture(run: Callable[..., TrainingReport], tmp_path: Path) -> None:
+    torch.save(narrow_model(6, pyramid_channels=24).state_dict(), tmp_path / "start.pth")
     with pytest.raises(ModelFileError, match=r"start\.pth are for another architecture"):
         run(weights=tmp_path / "start.pth")
 
@@ -274,9 +272,9 @@ def test_bfloat16_keeps_boxes_exact() -> None:
         assert tensor.dtype == torch.float32
 
 
-def test_bfloat16_trains_alike(run: Callable[..., training.TrainingReport], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_trains_alike(run: Callable[..., TrainingReport], monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[None] = []
-    monkeypatch.setattr(training, "keep_boxes_exact", lambda model: kept.append(keep_boxes_exact(model)))
+    monkeypatch.setattr(fitting, "keep_boxes_exact", lambda model: kept.append(keep_boxes_exact(model)))
     exact = run(TrainingPlan(**SETTINGS | {"epochs": 1}))
     assert not kept
     coarse = run(TrainingPlan(**SETTINGS | {"epochs": 1, "amp": True}))
@@ -298,13 +296,13 @@ def with_names(annotations: Path, path: Path, *names: str) -> Path:
 
 @pytest.mark.parametrize("which", ["images", "annotations", "both missing", "classes", "folder", "sizes", "no weights"])
 def test_mistakes_are_found_before_the_first_step(
-    run: Callable[..., training.TrainingReport],
+    run: Callable[..., TrainingReport],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     annotations: Path,
     which: str,
 ) -> None:
-    monkeypatch.setattr(training, "_step", never)
+    monkeypatch.setattr(fitting, "_step", never)
     images = annotations.parent / "images"
     renamed = with_names(annotations, tmp_path / "renamed.json", "a", "b", "c", "d", "e")
     error, shown, options = {
@@ -321,9 +319,9 @@ def test_mistakes_are_found_before_the_first_step(
 
 
 def test_names_that_no_spec_can_hold(
-    run: Callable[..., training.TrainingReport], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, annotations: Path
+    run: Callable[..., TrainingReport], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, annotations: Path
 ) -> None:
-    monkeypatch.setattr(training, "_step", never)
+    monkeypatch.setattr(fitting, "_step", never)
     broken = with_names(annotations, tmp_path / "names.json", "a", "b", "\x1b[2J", "d", "e")
     with pytest.raises(EdgemaskError, match="name"):
         run(annotations=broken)
@@ -345,10 +343,10 @@ def test_a_broken_image_is_one_message(
 
 
 def test_a_full_disk_keeps_the_state(
-    run: Callable[..., training.TrainingReport], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Callable[..., TrainingReport], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """torch.save by path would end in a RuntimeError about an archive."""
-    monkeypatch.setattr(training, "SAVE_EVERY", 2)
+    monkeypatch.setattr(fitting, "SAVE_EVERY", 2)
     with monkeypatch.context() as patch:
         kill_in_step(patch, 3)
         with pytest.raises(KeyboardInterrupt):
@@ -362,7 +360,7 @@ def test_a_full_disk_keeps_the_state(
 
 
 def test_evaluation_needs_the_classes_of_the_model(
-    run: Callable[..., training.TrainingReport], tmp_path: Path, annotations: Path
+    run: Callable[..., TrainingReport], tmp_path: Path, annotations: Path
 ) -> None:
     report = run(TrainingPlan(**SETTINGS | {"epochs": 1}))
     renamed = with_names(annotations, tmp_path / "renamed.json", "a", "b", "c", "d", "e")
@@ -395,26 +393,6 @@ def test_bfloat16_is_too_coarse_to_train_for_int8() -> None:
     with pytest.raises(UsageError, match="bfloat16 is as coarse") as caught:
         TrainingPlan(quantize=True, amp=True)
     assert caught.value.remedy == "leave out --amp"
-
-
-def test_learning_rate_over_a_run() -> None:
-    rates = [training._rate(step, 110, 10) for step in range(110)]
-    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
-    assert rates[10] == pytest.approx(1)
-    assert rates[60] == pytest.approx(0.505)
-    assert rates[-1] == pytest.approx(0.01, abs=1e-3)
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert training._rate(0, 5, 0) == 1
-
-
-def test_biases_and_normalisation_are_not_decayed() -> None:
-    model = narrow_model()
-    decayed, others = training._parameter_groups(model, 0.05)
-    assert (decayed["weight_decay"], others["weight_decay"]) == (0.05, 0)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert "backbone.body.layer1.0.conv1.weight" in {names[id(p)] for p in decayed["params"]}
-    assert all(names[id(p)].endswith("bias") or ".bn" in names[id(p)] or p.ndim == 1 for p in others["params"])
-    assert len(decayed["params"]) + len(others["params"]) == len(names)
 
 
 def test_batches_come_once_an_epoch_and_in_the_same_order(annotations: Path) -> None:
