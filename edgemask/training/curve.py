@@ -12,6 +12,7 @@ from edgemask.datasets import CocoDataset
 from edgemask.drawing import draw, side_by_side
 from edgemask.files import creating, write_image
 from edgemask.images import load_image
+from edgemask.masks import import_supervision
 from edgemask.reference import ReferenceDetector
 
 CSV_FILE = "curve.csv"
@@ -63,18 +64,19 @@ class Log:
         class_names: of the model, in label order.
 
     Raises:
+        DependencyMissing: supervision is not installed.
         OutputError: a file cannot be written.
     """
 
     def __init__(self, folder: str | Path, dataset: CocoDataset, class_names: Sequence[str]) -> None:
-        import supervision  # noqa: F401  needed after the first epoch only, and better missed at once
-
+        import_supervision()  # needed after the first epoch only, and better missed at once
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         entries = list(dataset.annotations.images.values())[:_SHOWN]
         self._names = [str(entry["file_name"]) for entry in entries]
         self._images = [load_image(dataset.path(entry)) for entry in entries]
         self._class_names = class_names
+        self._board: Any = None
 
     def write(self, rows: Sequence[Mapping[str, float]], detector: ReferenceDetector) -> None:
         """Writes the rows of all epochs so far, and the picture of the last one."""
@@ -84,16 +86,22 @@ class Log:
         picture = side_by_side(found, self._names)
         epoch = int(rows[-1]["epoch"])
         write_image(self._folder / f"epoch-{epoch:03d}.jpg", picture)
-        if importlib.util.find_spec("tensorboard") is None:
-            return
-        from torch.utils.tensorboard import SummaryWriter
+        if self._board is None and importlib.util.find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
 
-        # What a run that was killed wrote of this epoch does not count.
-        with SummaryWriter(str(self._folder), purge_step=epoch) as writer:
+            # What a run that was killed wrote of this epoch does not count.
+            self._board = SummaryWriter(str(self._folder), purge_step=epoch)
+        if self._board is not None:
             for name, value in rows[-1].items():
                 if name != "epoch":
-                    writer.add_scalar(name, value, epoch)
-            writer.add_image("detections", picture, epoch, dataformats="HWC")
+                    self._board.add_scalar(name, value, epoch)
+            self._board.add_image("detections", picture, epoch, dataformats="HWC")
+            self._board.flush()
+
+    def close(self) -> None:
+        """Ends the event files."""
+        if self._board is not None:
+            self._board.close()
 
 
 def _csv(rows: Sequence[Mapping[str, float]]) -> str:

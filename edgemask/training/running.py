@@ -1,5 +1,6 @@
 """One run: from images and annotations to a checkpoint with its metrics."""
 
+import contextlib
 import copy
 import dataclasses
 import time
@@ -111,12 +112,15 @@ def train(
     spec = _spec_of(model, found, plan)
     started = time.monotonic()
     state_path = output.with_name(output.name + ".state")
-    with processes() as team:
+    with contextlib.ExitStack() as stack:
+        team = stack.enter_context(processes())
         if plan.quantize and team.count > 1:
             raise UsageError("--quantize with several processes: ranges are found by one", "start it without torchrun")
-        shown = None if curve is None else Log(curve, validation or dataset, spec.class_names)
-        epochs = _Epochs(output, plan, spec, team, validation, shown)
-        watched = validation is not None or shown is not None
+        log = None if curve is None else Log(curve, validation or dataset, spec.class_names)
+        if log is not None:
+            stack.callback(log.close)
+        epochs = _Epochs(output, plan, spec, team, validation, log)
+        watched = validation is not None or log is not None
         fitted = fit(model, dataset, plan, team, state_path, workers=workers, epoch_end=epochs.end if watched else None)
         record = {"images": len(dataset), "steps": fitted.steps, "loss": fitted.loss}
         if team.first:

@@ -62,7 +62,7 @@ def test_a_log(run: Callable[..., TrainingReport], tmp_path: Path) -> None:
         assert picture.width > 4 * 64, "four images beside each other"
 
 
-@pytest.mark.parametrize("killed_in", [1, 2, 3])
+@pytest.mark.parametrize("killed_in", [1, 2])  # within an epoch, and after one
 def test_a_killed_run_has_the_same_curve(
     run: Callable[..., TrainingReport], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, killed_in: int
 ) -> None:
