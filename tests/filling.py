@@ -151,8 +151,8 @@ def serve(command: str, folder: Path, points: int) -> None:
     filling = at_full_cache if command == FULL_CACHE else partial(at, command)
     whole, used = filling(folder, 256 * 2**20)
     assert whole.code in {0, 1}, whole.said
-    # The old file takes a page; zero would be no limit at all.
-    sizes = [PAGE + PAGE * int(used / PAGE * point / points * 0.95) for point in range(points)]
+    # The old file takes a page, which is not needed for the new one; zero would be no limit at all.
+    sizes = [PAGE + PAGE * int((used / PAGE - 1) * point / points * 0.95) for point in range(points)]
     found = [filling(folder, size)[0] for size in sizes]
     print(json.dumps([asdict(one) for one in found]))
 

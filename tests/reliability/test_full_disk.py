@@ -26,7 +26,7 @@ def wrong(found: Sequence[Filled]) -> list[Filled]:
 def test_the_old_file_is_intact(tmp_path: Path, command: str, points: int, finding: Finding) -> None:
     found = filled(command, tmp_path, points)
     assert len(found) == points
-    assert len({one.free for one in found}) >= points // 2
+    assert len({one.free for one in found}) > points // 3, "there are no more sizes than pages of the result"
     assert wrong(found) == []
     finding(f"{points} of {points} typed errors, the old file intact", where=command)
 
