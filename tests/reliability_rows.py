@@ -33,7 +33,10 @@ ROWS = {
         "`kill -9` at 200 moments of export, of quantize and of training",
         "old or new file, valid; no stray file after the next run",
     ),
-    "test_full_disk": ("a full disk at 20 points of a command's work", "a typed error, the old file intact"),
+    "test_full_disk": (
+        "a full disk at 20 points of a command's work",
+        "a typed error, the old file intact; `validate` takes its old report away first",
+    ),
     "test_growth": ("10,000 predictions over 200 sizes", "under 50 MiB more after the first 1,000"),
     "test_opening": ("200 times open and close", "under 64 MiB more; no descriptor, no thread left"),
     "test_threads": ("8 threads x 1,000 predictions on one detector", "bitwise the serial results"),
