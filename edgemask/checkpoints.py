@@ -11,6 +11,7 @@ import torch
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.segmentation._utils import _SimpleSegmentationModel
 
+from edgemask.checks import did_you_mean
 from edgemask.description import spec_of, state_digest, weights_digest
 from edgemask.errors import ModelFileError, UsageError
 from edgemask.files import creating
@@ -178,9 +179,10 @@ def load_model(
             load_state(model, read_state(weights), weights)
         spec = spec_of(model, class_names=class_names)
     else:
+        builders = ", ".join(sorted(BUILDERS))
         raise UsageError(
             f"{source!r} is no file and no builder",
-            f"give a checkpoint, package.module:function, or one of: {', '.join(sorted(BUILDERS))}",
+            did_you_mean(source, BUILDERS, f"give a checkpoint, package.module:function, or one of: {builders}"),
         )
     found = len(spec.class_names) + 1
     if num_classes not in (None, found):

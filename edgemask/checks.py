@@ -3,17 +3,19 @@
 A check is called with the name of the value, for the message, and the value.
 """
 
+import difflib
 import json
 import numbers
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from edgemask.errors import UsageError
 
 NAME_LIMIT = 200
 _SHOWN_LIMIT = 100
+_ALIKE = 0.7  # difflib's ratio; three letters of which two are the same, as in gpu and cpu, have 0.67
 _BIDIRECTIONAL_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 Check = Callable[[str, Any], Any]
@@ -28,6 +30,19 @@ def is_control(character: str) -> bool:
 def printable(text: str) -> str:
     r"""Returns text with its control characters as escapes (`\x1b`, `\u202e`), safe to print or draw."""
     return "".join(c.encode("unicode_escape").decode("ascii") if is_control(c) else c for c in text)
+
+
+def did_you_mean(name: str, names: Iterable[str], otherwise: str) -> str:
+    """Returns the remedy for a name that is none of the known ones.
+
+    Args:
+        name: what was given.
+        names: those that there are.
+        otherwise: the remedy where none of them is close, upper and lower case being the same.
+    """
+    known = {one.casefold(): one for one in names}
+    close = difflib.get_close_matches(name[:NAME_LIMIT].casefold(), known, 1, _ALIKE)
+    return f"did you mean {known[close[0]]}?" if close else otherwise
 
 
 class Described(str):

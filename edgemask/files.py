@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import glob
+import itertools
 import os
 import shutil
 import tempfile
@@ -14,12 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgemask.checks import did_you_mean
 from edgemask.errors import OutputError
 
 JPEG_QUALITY = 95
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _PART, _SCRATCH = ".part", ".edgemask-scratch."  # no name that a user would choose
+_MOST_SIBLINGS = 1000  # to look at: a folder of images may have a million files
 _unfinished: set[Path] = set()
+
+
+def remedy_for_path(path: Path) -> str:
+    """What to do about a path that cannot be read: where nothing is there, the file beside it of a similar name."""
+    names: list[str] = []
+    if not os.path.lexists(path):
+        with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+            names = [entry.name for entry in itertools.islice(entries, _MOST_SIBLINGS)]
+    return did_you_mean(path.name, names, "check the path")
 
 
 @contextlib.contextmanager
@@ -78,6 +90,39 @@ def make_scratch() -> tuple[Path, int]:
         return _locked(lambda: Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=root)))
     except OSError as error:
         raise _unwritten(root, root, error) from error
+
+
+@contextlib.contextmanager
+def creating_folder(path: str | Path) -> Iterator[Path]:
+    """Gives an empty folder beside `path`, which takes that name when the block ends well; nothing is replaced.
+
+    Folders on the way are made. After an exception nothing is there. What a process left that was killed on the same
+    `path` is removed.
+
+    Raises:
+        OutputError: there is something at `path`, or its folder cannot be written to.
+    """
+    target = Path(os.path.realpath(path))
+    prefix = f".{target.name}."
+    with contextlib.ExitStack() as stack:
+        try:
+            if target.exists():
+                raise OutputError(f"cannot write {path}: it is there already", "remove it, or name another place")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(target.parent.glob(f"{glob.escape(prefix)}{'?' * 8}{_PART}"))
+            temporary, handle = _locked(lambda: Path(tempfile.mkdtemp(prefix=prefix, suffix=_PART, dir=target.parent)))
+            stack.callback(os.close, handle)
+            stack.callback(_unfinished.discard, temporary)
+            stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+            _unfinished.add(temporary)
+            yield temporary
+            for file in (one for one in temporary.rglob("*") if one.is_file()):
+                with file.open("rb+") as opened:
+                    os.fsync(opened.fileno())
+            temporary.chmod(0o777 & ~_umask())
+            temporary.rename(target)
+        except OSError as error:
+            raise _unwritten(path, target, error) from error
 
 
 @contextlib.contextmanager

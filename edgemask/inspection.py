@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgemask.checks import did_you_mean
 from edgemask.errors import DependencyMissing, ModelFileError, UsageError
 from edgemask.spec import DIGEST_KEY, SPEC_KEY, ModelSpec
 from edgemask.tensorrt import JETPACK_NOTES, SOURCE, NodeCheck, check_tensorrt
@@ -124,7 +125,8 @@ def inspect_model(
         DependencyMissing: onnx is not installed.
     """
     if target is not None and target not in TARGETS:
-        raise UsageError(f"nothing is known of the target {target!r}", f"expected {' or '.join(TARGETS)}")
+        remedy = did_you_mean(target, TARGETS, f"expected {' or '.join(TARGETS)}")
+        raise UsageError(f"nothing is known of the target {target!r}", remedy)
     try:
         from edgemask.runtimes.modelfile import read_model
     except ImportError as error:
@@ -148,8 +150,8 @@ def inspect_model(
         ir_version=model.ir_version,
         opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
         producer=f"{model.producer_name} {model.producer_version}".strip(),
-        inputs=tuple(_tensor(value) for value in graph.input),
-        outputs=tuple(_tensor(value) for value in graph.output),
+        inputs=tuple(tensor_info(value) for value in graph.input),
+        outputs=tuple(tensor_info(value) for value in graph.output),
         nodes=len(graph.node),
         operators=_counted((_operator(node) for node in graph.node), by_count=True),
         stages=_counted(node.name.partition("/")[0] or "unnamed" for node in graph.node),
@@ -204,7 +206,8 @@ def _counted(words: Iterable[str], *, by_count: bool = False) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))) if by_count else dict(counts)
 
 
-def _tensor(value: "onnx.ValueInfoProto") -> TensorInfo:
+def tensor_info(value: "onnx.ValueInfoProto") -> TensorInfo:
+    """Name, type and shape of an input or output."""
     import onnx
 
     kind = value.type.tensor_type

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from edgemask.checks import printable
 from edgemask.dependencies import require
 from edgemask.errors import ModelFileError
+from edgemask.files import remedy_for_path
 
 NAME_ARCHITECTURE = "name the architecture: edgemask export BUILDER --weights FILE --num-classes N"
 _FOREIGN_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
@@ -52,7 +53,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
         remedy = NAME_ARCHITECTURE if path.suffix in _FOREIGN_SUFFIXES else "expected what edgemask train writes"
         raise ModelFileError(f"{path} is no safetensors file: {_words(error)}", remedy) from error
     except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}", remedy_for_path(path)) from error
 
 
 def read_tensors(path: Path, remedy: str) -> Any:
@@ -67,7 +68,7 @@ def read_tensors(path: Path, remedy: str) -> Any:
         _refuse_bomb(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}", remedy_for_path(path)) from error
     except Exception as error:  # a stranger's pickle can make its reader fail in any way
         raise ModelFileError(f"{path} is no plain state dict: {_words(error)}", remedy) from error
 

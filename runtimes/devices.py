@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgemask.checks import did_you_mean
 from edgemask.errors import DeviceUnavailable, EdgemaskError, UsageError
 from edgemask.runtimes.modelfile import ModelFile
 from edgemask.runtimes.options import UNCACHED, RuntimeOptions
@@ -124,8 +125,9 @@ def device_named(device: str) -> Device:
             "the device torch runs a PyTorch model, not an ONNX file",
             "give the checkpoint that the file was exported from, such as model.safetensors",
         )
-    names = ", ".join(["auto", *(entry.name for entry in DEVICES), "cuda:N", "tensorrt:N", TORCH])
-    raise UsageError(f"there is no device {device!r}", f"the devices are: {names}")
+    names = ["auto", *(entry.name for entry in DEVICES), "cuda:N", "tensorrt:N", TORCH]
+    hint = did_you_mean(device, [*names, *_ALIASES], "")
+    raise UsageError(f"there is no device {device!r}", f"{hint} the devices are: {', '.join(names)}".lstrip())
 
 
 def _first_of(

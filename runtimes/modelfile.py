@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, EncodeError, Message
 
 from edgemask.dependencies import require
 from edgemask.errors import ModelFileError
-from edgemask.files import creating
+from edgemask.files import creating, remedy_for_path
 from edgemask.spec import DIGEST_KEY, SPEC_KEY, ModelSpec
 
 SIZE_LIMIT = 2**31 - 1  # of a protobuf message
@@ -131,7 +131,7 @@ def file_bytes(path: Path) -> bytes:
             )
         return path.read_bytes()
     except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}", remedy_for_path(path)) from error
     except ValueError as error:  # a path with a null character
         raise ModelFileError(f"cannot read {str(path)!a}: {error}", "check the path") from error
 

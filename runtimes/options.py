@@ -62,6 +62,7 @@ class RuntimeOptions:
             refuse("library", "names and values as text", Described(repr(dict(self.library))))
 
 
+OPTION_NAMES = tuple(entry.name for entry in fields(RuntimeOptions) if entry.name != "library")
 _HAVE = {
     "memory_limit": "leave it out; cuda and tensorrt have it",
     "streams": "leave it out; cpu and openvino have it",
@@ -87,12 +88,11 @@ def parse_options(texts: Sequence[str]) -> RuntimeOptions:
     """
     own: dict[str, object] = {}
     library: dict[str, str] = {}
-    names = {entry.name for entry in fields(RuntimeOptions)} - {"library"}
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key or not value:
             refuse("option", "KEY=VALUE, such as threads=2", text)
-        if key in names:
+        if key in OPTION_NAMES:
             own[key] = _value(key, value)
         else:
             library[key] = value

@@ -4,11 +4,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from edgemask.checks import did_you_mean
 from edgemask.errors import DeviceUnavailable, UsageError
 from edgemask.files import scratch
 from edgemask.runtimes.assignment import strays
 from edgemask.runtimes.modelfile import ModelFile
 from edgemask.runtimes.options import (
+    OPTION_NAMES,
     UNCACHED,
     RuntimeOptions,
     changing,
@@ -116,7 +118,11 @@ class OrtCpu(Runtime):
         if unknown := [name for name in options.library if not is_of_session(name)]:
             raise UsageError(
                 f"{self.device} has no option {', '.join(unknown)}",
-                "entries of an ONNX Runtime session have a dot, such as session.intra_op.allow_spinning=0",
+                did_you_mean(
+                    unknown[0],
+                    OPTION_NAMES,
+                    "entries of an ONNX Runtime session have a dot, such as session.intra_op.allow_spinning=0",
+                ),
             )
 
     def _values(self, session: Any, inputs: Mapping[str, Array]) -> list[Array]:

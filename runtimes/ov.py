@@ -128,7 +128,7 @@ def shared_core() -> Any:
     import openvino
 
     with _STARTING:
-        return _core_of(openvino.Core)  # noqa: TID251
+        return _core_of(openvino.Core)  # noqa: TID251  the only one of a process
 
 
 @functools.cache

@@ -29,6 +29,7 @@ OWN = {
     "quantize": {"list_recipes", "as_json"},
     "predict": {"images", "output", "score", "coco", "annotations", "proposals", "every", "stop", "as_json"},
     "inspect": {"as_json"},
+    "package": {"as_json"},
     "bench": {"device", "precision", "batch", "csv", "plot", "as_json"},  # the function takes lists of devices, …
     "train": {"as_json"},
     "doctor": {"device", "as_json"},  # the function takes a list of devices
@@ -48,6 +49,7 @@ def parameters_behind(command: str) -> set[str]:
     from edgemask.quantization import quantize
     from edgemask.scenes import write_scenes
     from edgemask.training import TrainingPlan, train
+    from edgemask.triton import package_model
     from edgemask.validation import validate
 
     functions: dict[str, tuple[Callable[..., Any], ...]] = {
@@ -56,6 +58,7 @@ def parameters_behind(command: str) -> set[str]:
         "quantize": (quantize,),
         "predict": (edgemask.load,),
         "inspect": (inspect_model,),
+        "package": (package_model,),
         "bench": (bench,),
         "train": (train,),
         "doctor": (diagnose,),
@@ -93,7 +96,8 @@ def test_train_has_every_field_of_the_plan_with_its_default() -> None:
     for field in dataclasses.fields(TrainingPlan):
         default = options[field.name].default
         expected = getattr(plan, field.name)
-        assert (json.loads(default) if field.name == "arguments" else default) == expected, field.name
+        default = json.loads(default) if field.name == "arguments" else default
+        assert (() if default is None and field.name == "scales" else default) == expected, field.name
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from edgemask.errors import OutputError
-from edgemask.files import creating, remove_unfinished, scratch, write_image
+from edgemask.files import creating, creating_folder, remove_unfinished, scratch, write_image
 
 
 @contextlib.contextmanager
@@ -180,6 +180,40 @@ def test_traps_among_what_was_left_are_passed_by(old: Path, monkeypatch: pytest.
     with creating(old) as temporary, scratch():
         temporary.write_bytes(b"new")
     assert old.read_bytes() == b"new"
+
+
+def test_a_folder_appears_whole_with_what_is_in_it(tmp_path: Path) -> None:
+    with creating_folder(tmp_path / "new" / "folder") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "file").write_text("whole")
+        assert not (tmp_path / "new" / "folder").exists()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["folder"]
+    assert (tmp_path / "new" / "folder" / "inner" / "file").read_text() == "whole"
+    with pytest.raises(OutputError, match="is there already"), creating_folder(tmp_path / "new" / "folder"):
+        raise AssertionError("what is there is not replaced")
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt()])
+def test_an_exception_leaves_no_folder(tmp_path: Path, error: BaseException) -> None:
+    def write() -> None:
+        with creating_folder(tmp_path / "folder") as folder:
+            (folder / "file").write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_about_to_end_removes_its_folders(tmp_path: Path) -> None:
+    def write() -> None:
+        with creating_folder(tmp_path / "folder") as folder:
+            (folder / "file").write_text("half")
+            remove_unfinished()
+
+    with pytest.raises(OutputError):
+        write()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("name", "kind"), [("a.png", "PNG"), ("a.jpg", "JPEG"), ("a.JPEG", "JPEG")])

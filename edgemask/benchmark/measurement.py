@@ -35,6 +35,7 @@ from edgemask.benchmark.records import BenchReport, ContestantResult, FirstRuns
 from edgemask.benchmark.results import result_of
 from edgemask.benchmark.scenarios import run_scenario
 from edgemask.benchmark.turns import first_runs, take_turns, throughputs
+from edgemask.checks import did_you_mean
 from edgemask.environment import environment
 from edgemask.errors import EdgemaskError, UsageError
 from edgemask.processors import thread_count
@@ -155,7 +156,8 @@ def _check(
 ) -> None:
     unknown = [name for name in against if name not in AGAINST]
     if unknown:
-        raise UsageError(f"cannot measure against {unknown[0]!r}", f"choose from: {', '.join(AGAINST)}")
+        remedy = did_you_mean(unknown[0], AGAINST, f"choose from: {', '.join(AGAINST)}")
+        raise UsageError(f"cannot measure against {unknown[0]!r}", remedy)
     if against and reference is None:
         raise UsageError(f"{', '.join(against)} needs the PyTorch model", "name it: --reference CHECKPOINT")
     if reference is not None and not against:

@@ -5,12 +5,11 @@ from typing import Annotated
 import typer
 
 from edgemask import __version__
-from edgemask.cli import bench, demo, doctor, export, inspect, predict, quantize, scenes, train, validate
+from edgemask.cli import bench, demo, doctor, export, inspect, package, predict, quantize, scenes, train, validate
 
 app = typer.Typer(
     name="edgemask",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -22,6 +21,7 @@ app.command(epilog=quantize.EXAMPLE)(quantize.quantize)
 app.command(epilog=validate.EXAMPLE)(validate.validate)
 app.command(epilog=predict.EXAMPLE)(predict.predict)
 app.command(epilog=inspect.EXAMPLE)(inspect.inspect)
+app.command(epilog=package.EXAMPLE)(package.package)
 app.command(epilog=bench.EXAMPLE)(bench.bench)
 app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
 app.command(epilog=train.EXAMPLE)(train.train)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemask.checks import refuse
+from edgemask.cli import completion
 from edgemask.cli.answers import answer, facts, working
 from edgemask.cli.options import DEVICES, AsJson, LibraryOptions, check_folder, read_size
 
@@ -27,14 +28,22 @@ def bench(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL.onnx...", help="Files written by edgemask export.")],
     device: Annotated[
         list[str] | None,
-        typer.Option(metavar="D", help=f"{DEVICES}; may be repeated."),
+        typer.Option(metavar="D", help=f"{DEVICES}; may be repeated.", autocompletion=completion.devices),
     ] = None,
     precision: Annotated[
-        list[str] | None, typer.Option(metavar="P", help="file, tf32, bf16 or fp16; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="P", help="file, tf32, bf16 or fp16; may be repeated.", autocompletion=completion.precisions
+        ),
     ] = None,
     options: LibraryOptions = None,
     reference: Annotated[
-        str | None, typer.Option(metavar="REF", help="The PyTorch model: a checkpoint or a builder's name.")
+        str | None,
+        typer.Option(
+            metavar="REF",
+            help="The PyTorch model: a checkpoint or a builder's name.",
+            autocompletion=completion.builders,
+        ),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(metavar="FILE|NAME", help="Weights, where the reference is a builder.")
@@ -44,6 +53,7 @@ def bench(
         typer.Option(
             metavar="NAMES",
             help="eager, compile, eager-fp16 (on a GPU), torchvision-onnx, torchvision-onnx-unpasted; with commas.",
+            autocompletion=completion.against,
         ),
     ] = None,
     reference_device: Annotated[
@@ -59,7 +69,12 @@ def bench(
     streams: Annotated[int, typer.Option(metavar="N", min=1, help="Call one detector from so many threads, too.")] = 1,
     memory: Annotated[bool, typer.Option("--memory", help="Peak memory, each in a process of its own.")] = False,
     scenario: Annotated[
-        str | None, typer.Option(metavar="S", help="MLPerf's timing rules: single-stream or multi-stream.")
+        str | None,
+        typer.Option(
+            metavar="S",
+            help="MLPerf's timing rules: single-stream or multi-stream.",
+            autocompletion=completion.scenarios,
+        ),
     ] = None,
     duration: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Of the scenario, for each; the rules ask for 600.")

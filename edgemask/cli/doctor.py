@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from edgemask.checks import printable
+from edgemask.cli import completion
 from edgemask.cli.answers import answer, working
 from edgemask.cli.options import DEVICES, AsJson, LibraryOptions
 
@@ -32,7 +33,10 @@ def doctor(
         Path | None, typer.Argument(metavar="[MODEL.onnx]", help="Also open this file on each device, and run it once.")
     ] = None,
     device: Annotated[
-        list[str] | None, typer.Option(metavar="D", help=f"Only this device: {DEVICES}; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="D", help=f"Only this device: {DEVICES}; may be repeated.", autocompletion=completion.devices
+        ),
     ] = None,
     options: LibraryOptions = None,
     as_json: AsJson = False,

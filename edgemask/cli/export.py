@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from edgemask.cli import completion
 from edgemask.cli.answers import answer, facts, note, working
 from edgemask.cli.options import AsJson, check_folder, read_batch, read_classes, read_proposals, read_shape, read_size
 from edgemask.errors import UsageError
@@ -28,7 +29,12 @@ _EQUAL = {"fp32": "equal to PyTorch", "fp16": "equal to PyTorch within the toler
 
 def export(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A checkpoint, a builder's name, or package.module:function.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A checkpoint, a builder's name, or package.module:function.",
+            autocompletion=completion.builders,
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The ONNX file to write.")],
     weights: Annotated[

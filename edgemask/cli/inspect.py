@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgemask.cli import completion
 from edgemask.cli.answers import answer, facts, working
 from edgemask.cli.options import DEVICES, AsJson, Fallback, LibraryOptions, ModelFile
 from edgemask.report import table
@@ -21,11 +22,20 @@ Example: edgemask inspect model.onnx --device cuda"""
 
 Target = Annotated[
     str | None,
-    typer.Option(help="Also hold each node against what the documents of this engine say.", metavar="tensorrt"),
+    typer.Option(
+        help="Also hold each node against what the documents of this engine say.",
+        metavar="tensorrt",
+        autocompletion=completion.targets,
+    ),
 ]
 
 
-Place = Annotated[str | None, typer.Option(help=f"Run it there and show what ran where: {DEVICES}.", metavar="D")]
+Place = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Run it there and show what ran where: {DEVICES}.", metavar="D", autocompletion=completion.devices
+    ),
+]
 
 
 def inspect(

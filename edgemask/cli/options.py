@@ -6,11 +6,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from edgemask.cli import completion
 from edgemask.errors import OutputError, UsageError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 DEVICES = "auto, cpu, cuda[:N], tensorrt[:N] or openvino[:CPU|GPU|NPU|AUTO]"
-Device = Annotated[str, typer.Option(help=f"{DEVICES}; torch for a checkpoint.", metavar="D")]
+Device = Annotated[
+    str, typer.Option(help=f"{DEVICES}; torch for a checkpoint.", metavar="D", autocompletion=completion.devices)
+]
 Fallback = Annotated[bool, typer.Option("--fallback", help="Where the device cannot be used, warn and take another.")]
 LibraryOptions = Annotated[
     list[str] | None,
@@ -18,6 +21,7 @@ LibraryOptions = Annotated[
         "--option",
         metavar="KEY=VALUE",
         help="threads, precision, cache, memory_limit, streams, or one of the library's.",
+        autocompletion=completion.options,
     ),
 ]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A file written by edgemask export.")]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from edgemask.cli import completion
 from edgemask.cli.answers import answer, facts, working
 from edgemask.cli.options import AsJson, check_folder
 from edgemask.errors import UsageError
@@ -33,13 +34,19 @@ def quantize(
     calibration: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Images such as the model will see; 100 or more.")
     ] = None,
-    recipe: Annotated[str, typer.Option(metavar="NAME", help="How; --list shows them.")] = "default",
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="How; --list shows them.", autocompletion=completion.recipes)
+    ] = "default",
     target: Annotated[
         Literal["portable", "tensorrt"], typer.Option(help="tensorrt: symmetric activations.")
     ] = "portable",
     device: Annotated[
         list[str] | None,
-        typer.Option(metavar="D", help="Meant for; may be repeated.  [default: cpu and openvino:CPU]"),
+        typer.Option(
+            metavar="D",
+            help="Meant for; may be repeated.  [default: cpu and openvino:CPU]",
+            autocompletion=completion.devices,
+        ),
     ] = None,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Images to validate on: the accuracy is kept, or exit 1.")
@@ -52,7 +59,12 @@ def quantize(
         typer.Option(metavar="X", help="Share of each AP that may be lost; 0.01 keeps 99 %.  [default: 0.01]"),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(metavar="REF", help="Whose AP is kept, as for validate.  [default: MODEL.onnx]")
+        str | None,
+        typer.Option(
+            metavar="REF",
+            help="Whose AP is kept, as for validate.  [default: MODEL.onnx]",
+            autocompletion=completion.builders,
+        ),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(metavar="FILE|NAME", help="Of the reference, if it is a builder.")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgemask.cli import completion
 from edgemask.cli.answers import answer, facts, note, working
 from edgemask.cli.options import AsJson, ModelFile, check_folder
 from edgemask.errors import UsageError
@@ -31,7 +32,9 @@ def validate(
     reference: Annotated[
         str,
         typer.Option(
-            metavar="REF", help="Checkpoint, builder, package.module:function, other.onnx, or stored run.npz."
+            metavar="REF",
+            help="Checkpoint, builder, package.module:function, other.onnx, or stored run.npz.",
+            autocompletion=completion.builders,
         ),
     ],
     images: Annotated[Path, typer.Option(metavar="DIR", help="Images to compare on.")],
@@ -42,7 +45,12 @@ def validate(
         str | None, typer.Option(metavar="FILE|NAME", help="Of the reference, if it is a builder.")
     ] = None,
     device: Annotated[
-        list[str] | None, typer.Option(metavar="D", help="As for predict; may be given several times.  [default: auto]")
+        list[str] | None,
+        typer.Option(
+            metavar="D",
+            help="As for predict; may be given several times.  [default: auto]",
+            autocompletion=completion.devices,
+        ),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write report.html, .json, .md and junit.xml to DIR.")

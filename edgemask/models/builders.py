@@ -14,7 +14,7 @@ from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.segmentation._utils import _SimpleSegmentationModel
 
-from edgemask.checks import Check, refuse, whole
+from edgemask.checks import Check, did_you_mean, refuse, whole
 from edgemask.errors import UsageError
 from edgemask.models.compact import maskrcnn_compact_fpn
 from edgemask.models.composed import COMPOSED_BUILDERS
@@ -59,7 +59,8 @@ def build(name: str, num_classes: int, /, **arguments: Any) -> Model:
         UsageError: unknown name, or an argument that the builder does not take.
     """
     if name not in BUILDERS:
-        raise UsageError(f"there is no builder named {name!r}", f"the builders are: {', '.join(sorted(BUILDERS))}")
+        remedy = did_you_mean(name, BUILDERS, f"the builders are: {', '.join(sorted(BUILDERS))}")
+        raise UsageError(f"there is no builder named {name!r}", remedy)
     if num_classes < 2:
         raise UsageError(f"{num_classes} classes leave nothing to detect", "num_classes counts the background too")
     if num_classes > CLASS_LIMIT + 1:  # before they take memory: a stranger's weights may say so
@@ -68,7 +69,8 @@ def build(name: str, num_classes: int, /, **arguments: Any) -> Model:
         )
     known = argument_names(name)
     if unknown := sorted(arguments.keys() - known):
-        raise UsageError(f"builder {name} has no argument {', '.join(unknown)}", f"it takes: {', '.join(known)}")
+        remedy = did_you_mean(unknown[0], known, f"it takes: {', '.join(known)}")
+        raise UsageError(f"builder {name} has no argument {', '.join(unknown)}", remedy)
     try:
         for argument, check in _CHECKS.items():
             if argument in arguments:

@@ -6,12 +6,11 @@ collapse (facebookresearch/d2go issue 135) and the zoo's Mask R-CNN fall to 98.3
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
-from edgemask.checks import Check, choice, number, refuse, several, text, whole
+from edgemask.checks import Check, choice, did_you_mean, number, refuse, several, text, whole
 from edgemask.errors import UsageError
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
@@ -117,6 +116,4 @@ def recipe_named(name: str) -> Recipe:
         if recipe.name == name:
             return recipe
     names = [recipe.name for recipe in RECIPES]
-    close = difflib.get_close_matches(name, names, 1)
-    remedy = f"did you mean {close[0]}?" if close else f"the recipes are {', '.join(names)}"
-    raise UsageError(f"there is no recipe {name!r}", remedy)
+    raise UsageError(f"there is no recipe {name!r}", did_you_mean(name, names, f"the recipes are {', '.join(names)}"))

@@ -1,6 +1,5 @@
 """What is asked of a model: the row of its precision, a gate file, or single limits."""
 
-import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from edgemask.checks import number, printable
+from edgemask.checks import did_you_mean, number, printable
 from edgemask.errors import UsageError
 from edgemask.evaluation import COCO_METRICS, TASK_WORDS
 from edgemask.parity import TASKS, SemanticTolerance, Tolerance
@@ -151,8 +150,7 @@ def _refuse_key(name: str, table: str, key: str) -> None:
 
 
 def _refuse(name: str, got: str, known: tuple[str, ...], what: str) -> None:
-    close = difflib.get_close_matches(got, known, 1)
-    remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    remedy = did_you_mean(got, known, f"known are {', '.join(known)}")
     raise UsageError(f"{name}: {printable(got)!r} is no {what}", remedy)
 
 

@@ -224,7 +224,7 @@ def test_unknown_device_lists_the_known_ones(path: Path, name: str) -> None:
     known = (
         "auto, cuda, openvino:GPU, openvino:CPU, cpu, tensorrt, openvino:NPU, openvino:AUTO, cuda:N, tensorrt:N, torch"
     )
-    assert caught.value.remedy == f"the devices are: {known}"
+    assert str(caught.value.remedy).endswith(f"the devices are: {known}")
 
 
 @pytest.mark.openvino
