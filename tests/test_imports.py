@@ -22,7 +22,7 @@ LAYERS = [
     "reference_stages fake_quantization mixed_precision training",
     "runtimes",
     "divergence optest",
-    "export validation quantization benchmark doctor inspection tensorrt report triton cluster",
+    "export validation quantization benchmark doctor inspection tensorrt report triton",
     "demo cli __main__",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
