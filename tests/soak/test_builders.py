@@ -51,7 +51,7 @@ DEVICES = ["cpu", pytest.param("openvino:CPU", marks=pytest.mark.openvino)]
 @pytest.fixture(scope="module")
 def bench(repository: Path) -> ModuleType:
     """The sample that gives random weights a spread."""
-    place = importlib.util.spec_from_file_location("bench_resnet50", repository / "samples" / "bench_resnet50.py")
+    place = importlib.util.spec_from_file_location("bench_resnet50", repository / "scripts" / "bench_resnet50.py")
     assert place is not None
     assert place.loader is not None
     module = importlib.util.module_from_spec(place)

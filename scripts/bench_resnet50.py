@@ -1,6 +1,6 @@
 """Speed and size of torchvision's Mask R-CNN ResNet-50-FPN, exported: the README's figures from one command.
 
-    python samples/bench_resnet50.py --images PHOTOGRAPHS > summary.json
+    python scripts/bench_resnet50.py --images PHOTOGRAPHS > summary.json
 
 No trained weights are needed: random ones from a seed are rescaled until the model behaves like a trained one on a
 photograph: all its layers are active, 1000 proposals reach the box head, and 100 detections come out. The script
@@ -12,7 +12,7 @@ photograph: all its layers are active, 1000 proposals reach the box head, and 10
 
 Run it on a quiet machine. Another builder and canvas make it a quick test:
 
-    python samples/bench_resnet50.py --images PHOTOGRAPHS --builder maskrcnn_compact_fpn --canvas 320x448 --repeats 3
+    python scripts/bench_resnet50.py --images PHOTOGRAPHS --builder maskrcnn_compact_fpn --canvas 320x448 --repeats 3
 """
 
 import argparse
@@ -68,6 +68,7 @@ Picture = NDArray[np.uint8]
 
 
 def main() -> None:
+    """Makes the model, exports it twice, compares stages, measures."""
     options = parse()
     options.output.mkdir(parents=True, exist_ok=True)
     checkpoint, path = options.output / "model.safetensors", options.output / "model.onnx"
@@ -100,6 +101,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs; COCO's 480 x 640 fit")
     parser.add_argument("--output", type=Path, default=Path("out/bench_resnet50"))
@@ -117,6 +119,7 @@ def parse() -> argparse.Namespace:
 
 
 def say(text: str) -> None:
+    """Prints to standard error: standard output is the summary's."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -158,6 +161,7 @@ def calibrate(model: nn.Module, reference: ReferenceDetector, pixels: Picture) -
 
 
 def take_statistics(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Hook: gives a normalisation the statistics of what comes in, so that its output is of unit scale."""
     values = inputs[0].transpose(0, 1).flatten(1)
     if values.shape[1] < 2:  # behind a pooling over the whole image
         return

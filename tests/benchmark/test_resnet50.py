@@ -1,4 +1,4 @@
-"""samples/bench_resnet50.py."""
+"""scripts/bench_resnet50.py."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def test_sample_measures_every_goal(repository: Path, tmp_path: Path) -> None:
     images.mkdir()
     for index in range(2):
         Image.fromarray(draw_scene(index, seed=4).image).save(images / f"{index}.png")
-    command = [sys.executable, "samples/bench_resnet50.py", "--images", str(images), "--output", str(tmp_path / "out")]
+    command = [sys.executable, "scripts/bench_resnet50.py", "--images", str(images), "--output", str(tmp_path / "out")]
     command += ["--builder", "maskrcnn_compact_fpn", "--arguments", json.dumps(TINY), "--classes", "5"]
     command += ["--canvas", "96x96", "--device", "cpu", "--photographs", "2", "--repeats", "1", "--warmup", "0"]
     result = subprocess.run(
