@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test soak lint format types audit requirements lowest build clean
+.PHONY: help demo test soak lint format types audit docs requirements lowest build clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -44,6 +44,9 @@ types: $(READY) ## check types
 
 audit: $(READY) ## look the pinned packages up in the database of known holes, where it can be reached
 	@$(BIN)/python scripts/audit.py
+
+docs: $(READY) ## build the documentation into site/; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 requirements: $(READY) ## pin requirements.txt anew; ARGS=--upgrade takes the newest versions
 	@.tools/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \

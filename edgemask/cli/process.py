@@ -125,9 +125,10 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
         signal.signal(other, signal.SIG_IGN)
     for child in multiprocessing.active_children():  # those that load images for training
         child.kill()
-    remove_unfinished()
     with contextlib.suppress(OSError):
         os.write(2, ((_SHOW_CURSOR if os.isatty(2) else "") + f"{SIGNALS[signal.Signals(number)]}\n").encode())
+    for _ in range(2):  # what was about to be opened for writing is made anew
+        remove_unfinished()
     os._exit(128 + number)
 
 

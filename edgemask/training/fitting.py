@@ -23,7 +23,7 @@ from edgemask.progress import progress
 from edgemask.training.curve import Curve
 from edgemask.training.optimization import parameter_groups, rate
 from edgemask.training.plan import TrainingPlan
-from edgemask.training.processes import Processes
+from edgemask.training.team import Processes
 from edgemask.weight_files import read_tensors
 
 SAVE_EVERY = 200  # steps between two saved states: about three minutes of a compact model on two cores

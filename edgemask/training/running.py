@@ -24,8 +24,8 @@ from edgemask.spec import ModelSpec
 from edgemask.training.curve import Curve, Log
 from edgemask.training.fitting import fit
 from edgemask.training.plan import TrainingPlan
-from edgemask.training.processes import Processes, processes
 from edgemask.training.starting import start_from
+from edgemask.training.team import Processes, processes
 
 
 @dataclass(frozen=True, slots=True)
