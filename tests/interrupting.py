@@ -30,7 +30,9 @@ COMMANDS = {
     "train": f"train --images scenes/images --annotations scenes/annotations.json -o out/m.safetensors --epochs 2 "
     f"--batch-size 2 --arguments '{json.dumps(_SMALL)}'",
     "scenes": "scenes out/scenes --count 20",
+    "package": "package tiny.onnx --triton out/repository",
 }
+NEVER_OVER = "out/repository"  # refused where it exists
 
 
 def prepare(folder: Path, command: str) -> None:

@@ -46,7 +46,7 @@ ROWS = {
         "right or refused",
     ),
     "test_interrupts": (
-        "SIGINT and SIGTERM at any moment of each of the 10 commands, native calls too",
+        "SIGINT and SIGTERM at any moment of each of the 11 commands, native calls too",
         "gone within 2 s with 130 or 143, files as above",
     ),
     "test_static_gate": (

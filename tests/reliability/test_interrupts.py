@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM at any moment of any command: gone within two seconds, with the exit code that shells expect."""
 
+import shutil
 import signal
 import sys
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finding import Finding
-from interrupting import COMMANDS, edgemask, prepare, stopped
+from interrupting import COMMANDS, NEVER_OVER, edgemask, prepare, stopped
 
 LIMIT = 2.0  # seconds from the signal to the end
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -59,6 +60,7 @@ def faults(
     wrong, hit, longest = list[str](), 0, 0.0
     for turn, moment in enumerate(np.random.default_rng(seed).uniform(0, usual, moments)):
         number = list(CODES)[turn % 2]
+        shutil.rmtree(folder / NEVER_OVER, ignore_errors=True)
         ended = stopped(words, folder, number, float(moment))
         # Ended by the signal itself, of which shells make the same code: Python is starting, or the work is done.
         sound = ended.code in {CODES[number], -number, 0, 1} or ended.before_the_command
@@ -66,6 +68,7 @@ def faults(
         longest = max(longest, ended.seconds)
         if not sound or ended.seconds > limit or ("Traceback" in ended.words and not ended.before_the_command):
             wrong.append(f"{number.name} after {moment:.2f} s: {ended}")
+    shutil.rmtree(folder / NEVER_OVER, ignore_errors=True)
     stopped(words, folder, None, 0)
     return wrong + left(folder), hit, longest
 
