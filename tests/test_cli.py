@@ -22,12 +22,14 @@ from edgemask.errors import UsageError
 from edgemask.spec import ModelSpec
 
 COMMANDS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+CLUSTER = {"engine", "address", "workers"}  # the functions take a record of them
 # Of the command alone: how an answer is given, and where files are read from or written to.
 OWN = {
     "export": {"output", "as_json", "classes", "for_image"},
-    "validate": {"report", "as_json", "max_drop", "min_matched", "min_mask_iou", "max_latency_ratio", "max_size"},
+    "validate": {"report", "as_json", "max_drop", "min_matched", "min_mask_iou", "max_latency_ratio", "max_size"}
+    | CLUSTER,
     "quantize": {"list_recipes", "as_json"},
-    "predict": {"images", "output", "score", "coco", "annotations", "proposals", "every", "stop", "as_json"},
+    "predict": {"images", "output", "score", "coco", "annotations", "proposals", "every", "stop", "as_json"} | CLUSTER,
     "inspect": {"as_json"},
     "package": {"as_json"},
     "bench": {"device", "precision", "batch", "csv", "plot", "as_json"},  # the function takes lists of devices, …

@@ -15,13 +15,13 @@ FOLDERS = {"edgemask": "edgemask", "export": "edgemask.export", "runtimes": "edg
 
 # A module may import from its own row and from the rows above it. A new module is put into its row here.
 LAYERS = [
-    "errors dependencies checks files processors progress environment spec detections semantic images canvas masks "
-    "keypoints proposals ops video parity runs stage_record scenes",
+    "errors dependencies checks files offspring processors progress environment spec detections semantic images canvas "
+    "masks keypoints proposals ops video parity runs stage_record scenes",
     "drawing map_drawing",
     "evaluation models description datasets loading weight_files checkpoints reference semantic_reference "
     "reference_stages fake_quantization mixed_precision training",
     "runtimes",
-    "divergence optest",
+    "divergence optest cluster",
     "export validation quantization benchmark doctor inspection tensorrt report triton",
     "demo cli __main__",
 ]

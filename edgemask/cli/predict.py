@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemask.cli.answers import answer, facts, note, working
+from edgemask.cli.engines import Address, Engine, Workers, cluster_of
 from edgemask.cli.options import AsJson, Device, Fallback, LibraryOptions, ModelFile, check_folder
 from edgemask.cli.predict_outputs import Prediction, results_file
 from edgemask.cli.predict_sources import Source, image_ids, picture_paths, sources_of
 from edgemask.cli.predict_work import Work
+from edgemask.cluster import ClusterDetector
+from edgemask.errors import UsageError
 from edgemask.processors import thread_count
 from edgemask.proposals import read_proposals
 from edgemask.video import is_endless
@@ -22,7 +25,7 @@ from edgemask.video import is_endless
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgemask.runtimes import RuntimeOptions
+    from edgemask.runtimes import Detector, RuntimeOptions
 
 # Bytes of a model up to which two images at a time were faster than one after the other, each on half of the threads:
 # 1.1-1.4 times at 3-10 MB, 1.06 at 47 MB, 0.8-1.0 at 178 MB. Large ones throw each other out of the cache.
@@ -31,7 +34,8 @@ _SMALL = 64 * 2**20
 EXAMPLE = """\b
 Example: edgemask predict model.onnx photos/ -o out/photos --score 0.6
 Example: edgemask predict model.onnx a.jpg --device cpu --coco results.json
-Example: edgemask predict model.onnx clip.mp4 -o out --every 5"""
+Example: edgemask predict model.onnx clip.mp4 -o out --every 5
+Example: edgemask predict model.onnx /share/photos --engine ray --coco r.json"""
 
 
 def predict(
@@ -61,24 +65,38 @@ def predict(
     ] = None,
     every: Annotated[int, typer.Option(metavar="N", min=1, help="Of a video, take each Nth frame.")] = 1,
     stop: Annotated[float | None, typer.Option(metavar="SECONDS", min=0, help="Of a video, stop there.")] = None,
+    engine: Engine = "local",
+    address: Address = None,
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a model on images and videos: pictures, COCO results."""
     check_folder(coco)
+    cluster = cluster_of(engine, address, workers)
+    if cluster is not None and fallback:
+        raise UsageError("--fallback goes with one process: on a cluster all results are of one device", "name another")
     with working("predict", "draw"), ExitStack() as ending:
         from edgemask import load
         from edgemask.runtimes.options import parse_options
 
-        images_only = "--annotations" if annotations is not None else None if proposals is None else "--proposals"
+        only = {"--engine ray": cluster, "--annotations": annotations, "--proposals": proposals}
+        images_only = next((name for name, value in only.items() if value is not None), None)
         sources = sources_of(images, stop=stop, images_only=images_only)
         files = [source.path for source in sources]
         ids = itertools.count(1) if annotations is None else iter(image_ids(files, annotations))
         pictures = picture_paths(files, output)
         boxes = None if proposals is None else iter(read_proposals(proposals, files))
-        chosen = _for_many(parse_options(options or ()), sources, model, device)
+        chosen = parse_options(options or ())
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
-        detector = ending.enter_context(load(model, device=device, options=chosen, fallback=fallback))
+        detector: Detector | ClusterDetector
+        if cluster is None:
+            chosen = _for_many(chosen, sources, model, device)
+            detector = ending.enter_context(load(model, device=device, options=chosen, fallback=fallback))
+        else:
+            drawn = output is not None
+            detector = ClusterDetector(model, cluster=cluster, device=device, options=chosen, pictures=drawn)
+            ending.enter_context(detector)
         for line in (f"{model} on {detector.device}", *(f"  not on {reason}" for reason in detector.refusals)):
             note(line)
         results = ending.enter_context(results_file(coco))

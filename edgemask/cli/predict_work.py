@@ -30,6 +30,7 @@ from edgemask.video import Video, VideoWriter
 from edgemask.video.opening import shown
 
 if TYPE_CHECKING:
+    from edgemask.cluster import ClusterDetector
     from edgemask.runtimes import Detector
 
 Job = tuple[Source, Path | None]
@@ -41,7 +42,7 @@ class Work:
     """Works on sources and keeps what came of them.
 
     Args:
-        detector: the model.
+        detector: the model, in this process or on a cluster; videos are for this process.
         ids: image ids for the COCO results, of images and frames in their order.
         score: the least that is drawn.
         results: where COCO results go.
@@ -50,7 +51,7 @@ class Work:
         stop: seconds after which a video ends.
     """
 
-    detector: "Detector"
+    detector: "Detector | ClusterDetector"
     ids: Iterator[int]
     score: float
     results: ResultsFile | None
@@ -123,6 +124,9 @@ class Work:
                 moments.append((frame.number, frame.time))
                 yield frame.pixels
 
+        from edgemask.runtimes import Detector
+
+        assert isinstance(self.detector, Detector)
         total = None if video.frame_count is None or self.stop is not None else -(-video.frame_count // self.every)
         with closing(self.detector.stream(pixels())) as stream:
             for result in progress(stream, "predict", total):

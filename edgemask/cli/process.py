@@ -15,6 +15,7 @@ from typing import NoReturn
 from edgemask.checks import printable
 from edgemask.errors import DependencyMissing, EdgemaskError, OutOfMemory, OutputError, UsageError
 from edgemask.files import FULL, remove_unfinished
+from edgemask.offspring import kill_watched
 
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}  # exit codes 130 and 143, as shells have it
 BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
@@ -125,6 +126,7 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
         signal.signal(other, signal.SIG_IGN)
     for child in multiprocessing.active_children():  # those that load images for training
         child.kill()
+    kill_watched()
     with contextlib.suppress(OSError):
         os.write(2, ((_SHOW_CURSOR if os.isatty(2) else "") + f"{SIGNALS[signal.Signals(number)]}\n").encode())
     for _ in range(2):  # what was about to be opened for writing is made anew

@@ -7,6 +7,7 @@ import typer
 
 from edgemask.cli import completion
 from edgemask.cli.answers import answer, facts, note, working
+from edgemask.cli.engines import Address, Engine, Workers, cluster_of
 from edgemask.cli.options import AsJson, ModelFile, check_folder
 from edgemask.errors import UsageError
 from edgemask.files import creating
@@ -86,10 +87,14 @@ def validate(
         Path | None,
         typer.Option(metavar="JSON", help="report.json of before, for [max_regression]."),
     ] = None,
+    engine: Engine = "local",
+    address: Address = None,
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove that a model file does what its reference does."""
     check_folder(save_run)
+    cluster = cluster_of(engine, address, workers)
     if resume and report is None:
         raise UsageError("--resume needs the folder of the interrupted run", "give its --report DIR")
     if report is not None:
@@ -120,6 +125,7 @@ def validate(
             journal=None if report is None else report / _JOURNAL,
             resume=resume,
             pictures=0 if report is None else _PICTURES,
+            cluster=cluster,
         )
         written = {} if report is None else _write(record, report)
     answer(

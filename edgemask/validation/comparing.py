@@ -215,8 +215,8 @@ class _Pass:
         )
 
     def latency(self) -> Latency:
-        """How long the images took; the ratio only where both sides were timed on this machine."""
-        here = self.reference.facts.kind != "run"
+        """How long the images took; the ratio only where both sides took turns on this machine, and nothing beside."""
+        here = self.reference.facts.kind != "run" and self.candidate.alone and self.reference.alone
         own, other = _quantiles(self.seconds), _quantiles(self.reference_seconds)
         return Latency(
             median=own[0],

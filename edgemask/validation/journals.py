@@ -32,6 +32,7 @@ class JournaledSide(Side):
 
     def __post_init__(self) -> None:
         self.facts, self.spec, self.notes = self.side.facts, self.side.spec, self.side.notes
+        self.alone = self.side.alone
 
     def look(self, image: UsableImage, pixels: Picture, proposals: Boxes | None) -> RunEntry:
         """See `Side.look`."""

@@ -64,7 +64,7 @@ class Latency:
     """Milliseconds per image, from decoded pixels to detections; NaN where nothing was timed.
 
     Both sides take turns on the same images. Of a stored run the reference's times are those of the machine that made
-    it, and `ratio` is NaN.
+    it, and `ratio` is NaN; so it is on a cluster, whose workers slow each other down.
 
     Attributes:
         median: of the model.

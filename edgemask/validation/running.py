@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from edgemask.cluster import Cluster
 from edgemask.divergence import compare_stages, first_divergence
 from edgemask.errors import EdgemaskError, UsageError
 from edgemask.evaluation import read_truth
@@ -20,6 +21,7 @@ from edgemask.validation.journals import JournaledSide, Journals
 from edgemask.validation.limits import Limit, read_gate
 from edgemask.validation.reports import StageComparison, Validation, ValidationReport
 from edgemask.validation.sides import FileSide, RunSide, Side, open_reference
+from edgemask.validation.spreading import Spreading
 
 if TYPE_CHECKING:
     from edgemask.models import Model
@@ -46,6 +48,7 @@ def validate(
     journal: StrPath | None = None,
     resume: bool = False,
     pictures: int = 0,
+    cluster: Cluster | None = None,
 ) -> Validation:
     """Compares a model file with its reference, one image after the other.
 
@@ -75,6 +78,8 @@ def validate(
         journal: a folder in which results are kept while the work goes on, so that it can be resumed.
         resume: go on with what the journal holds, which must be of the same models; without it the journal is emptied.
         pictures: keep pictures of so many images, the worst ones, for a gallery.
+        cluster: let its workers look at the images, which all nodes must have by the same paths, as they must have the
+            model and the reference; all else is done here. Not for a model that takes its proposals.
 
     Returns:
         The record, with one report per device; `raise_for_failure()` turns a failure into an error.
@@ -122,13 +127,15 @@ def validate(
         if save_run is not None and isinstance(side, RunSide):
             raise UsageError("the reference is a stored run already", "leave out --save-run, or copy the file")
         plan.images = check_images(chosen, first.spec, skip_bad=skip_bad_images)
+        spreading = None if cluster is None else Spreading(cluster, reference, weights, first, stack)
+        side = side if spreading is None else spreading.reference(side)
         kept = Journals(journal, fresh=not resume, stack=stack)
         if len(devices) > 1 or save_run is not None or journal is not None:
             side = kept.side("reference", side, must_keep=True, with_stages=1 if save_run is not None else 0)
         reports = []
         for number, name in enumerate(devices):
             candidate = first if number == 0 else FileSide(model, name, stack)
-            reports.append(_compare_on(candidate, side, plan, kept))
+            reports.append(_compare_on(candidate, side, plan, kept, spreading))
         if save_run is not None and isinstance(side, JournaledSide) and plan.images.usable:
             side.journal.pack(save_run)
         kept.remove()
@@ -143,10 +150,15 @@ def _check_proposals(candidate: FileSide, reference: Side) -> None:
         )
 
 
-def _compare_on(candidate: FileSide, reference: Side, plan: Plan, kept: Journals) -> ValidationReport:
+def _compare_on(
+    candidate: FileSide, reference: Side, plan: Plan, kept: Journals, spreading: Spreading | None
+) -> ValidationReport:
     """Compares on one device."""
     op_tests = run_op_tests(candidate.file, candidate.facts.device)
-    side = kept.side(candidate.facts.device.replace(":", "-"), candidate) if kept.is_lasting else candidate
+    looking = candidate if spreading is None else spreading.candidate(candidate)
+    side = kept.side(candidate.facts.device.replace(":", "-"), looking) if kept.is_lasting else looking
+    if spreading is not None:
+        spreading.expect(plan.images.usable, candidate, (side, reference))
     report, worst = compare_sides(side, reference, plan)
     untested = why_untested(candidate.file)
     report = replace(report, op_tests=op_tests, notes=report.notes if untested is None else (*report.notes, untested))

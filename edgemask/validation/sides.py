@@ -20,6 +20,7 @@ from edgemask.validation.reports import ModelFacts
 if TYPE_CHECKING:
     from edgemask.models import Model
     from edgemask.reference import ReferenceDetector
+    from edgemask.runtimes import RuntimeOptions
     from edgemask.semantic_reference import SemanticReference
 
 StrPath = str | os.PathLike[str]
@@ -37,11 +38,13 @@ class Side(ABC):
         facts: what it is.
         spec: its canvas, tasks and thresholds.
         notes: what a reader of the report should know about it.
+        alone: whether no other image is looked at while it is timed.
     """
 
     facts: ModelFacts
     spec: ModelSpec
     notes: tuple[str, ...] = ()
+    alone: bool = True
 
     @abstractmethod
     def look(self, image: UsableImage, pixels: Picture, proposals: Boxes | None) -> RunEntry:
@@ -81,12 +84,18 @@ class LiveSide(Side):
 class FileSide(LiveSide):
     """An ONNX file on a device."""
 
-    def __init__(self, path: StrPath, device: str, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        path: StrPath,
+        device: str,
+        stack: contextlib.ExitStack,
+        options: "RuntimeOptions | None" = None,
+    ) -> None:
         """Opens the file; the stack closes it."""
         from edgemask.runtimes import Detector, read_model
 
         self.file = read_model(os.fspath(path))
-        self.detector: Detector = stack.enter_context(Detector(self.file, device))
+        self.detector: Detector = stack.enter_context(Detector(self.file, device, options=options))
         self.spec = self.detector.spec
         self.facts = ModelFacts(
             name=os.fspath(path),
@@ -166,6 +175,7 @@ def open_reference(
     device: str,
     weights: StrPath | None,
     stack: contextlib.ExitStack,
+    options: "RuntimeOptions | None" = None,
 ) -> Side:
     """Opens what a model is compared with.
 
@@ -175,6 +185,7 @@ def open_reference(
         device: for an ONNX file.
         weights: for a builder.
         stack: closes what is opened.
+        options: how to open an ONNX file.
 
     Raises:
         UsageError: a reference that cannot be meant, or that has other classes.
@@ -183,7 +194,7 @@ def open_reference(
     """
     suffix = os.path.splitext(os.fspath(reference))[1] if isinstance(reference, str | os.PathLike) else ""
     if suffix == ".onnx":
-        side: Side = FileSide(cast("StrPath", reference), device, stack)
+        side: Side = FileSide(cast("StrPath", reference), device, stack, options)
     elif suffix == ".npz":
         run = stack.enter_context(StoredRun.open(cast("StrPath", reference)))
         side = RunSide(run, cast("StrPath", reference))
