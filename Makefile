@@ -46,7 +46,7 @@ audit: $(READY) ## look the pinned packages up in the database of known holes, w
 	@$(BIN)/python scripts/audit.py
 
 docs: $(READY) ## build the documentation into site/; a broken link is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 requirements: $(READY) ## pin requirements.txt anew; ARGS=--upgrade takes the newest versions
 	@.tools/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
@@ -60,9 +60,11 @@ lowest: $(READY) ## run the tests with the lowest versions that pyproject.toml a
 	    --editable '.[all,dev]'
 	@OMP_NUM_THREADS=1 .venv-lowest/bin/python $(PYTEST_PARALLEL) $(ARGS)
 
-build: $(READY) ## write the source package and the wheel into dist/
+build: $(READY) ## write the source package and the wheel into dist/, and check them
+	@rm -rf dist
 	@$(BIN)/python -m build --no-isolation $(ARGS)
+	@$(BIN)/twine check --strict dist/*
 
 clean: ## remove what builds and tests have written; .venv and out stay
-	rm -rf build dist htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf build dist site htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find edgemask export runtimes samples tests -name __pycache__ -prune -exec rm -rf {} +

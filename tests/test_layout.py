@@ -112,7 +112,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     junk = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in ("edgemask", "export", "runtimes", "samples", "tests"):
         shutil.copytree(REPOSITORY / name, tree / name, symlinks=True, ignore=junk)
-    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "MANIFEST.in"):
         shutil.copy(REPOSITORY / name, tree / name)
     build = [sys.executable, "-m", "build", "--no-isolation"]
     for arguments in (["--wheel", "--outdir", str(root / "direct")], ["--outdir", str(root / "sdist")]):
@@ -175,4 +175,11 @@ def test_source_package_has_what_a_build_needs(built: Path) -> None:
     listing = subprocess.run(["tar", "tzf", str(archive)], capture_output=True, text=True, check=True)
     names = {name.partition("/")[2] for name in listing.stdout.splitlines()}
     assert {"LICENSE", "README.md", "pyproject.toml", "export/__init__.py", "runtimes/__init__.py"} <= names
+    assert {"CHANGELOG.md", "CITATION.cff"} <= names
+    assert {name.partition("/")[0] for name in names if "/" in name} == {
+        "edgemask",
+        "edgemask.egg-info",
+        "export",
+        "runtimes",
+    }
     assert not any(name.startswith(tuple(LINKS)) for name in names), "the links went into the source package"
