@@ -1,7 +1,7 @@
-"""COCO-format data sets for training and evaluation, and the augmentation of images, boxes and masks together."""
+"""COCO-format data sets for training and evaluation."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,12 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from edgemask.checks import Check, number, pattern, refuse, several, text, whole
+from edgemask.augmentation import Augment, Sample, with_boxes
+from edgemask.checks import Check, number, optional, pattern, refuse, several, text, whole
 from edgemask.errors import DatasetError, UsageError
 from edgemask.images import load_image
 from edgemask.masks import rle_to_bitmap, segmentation_to_rle
-from edgemask.spec import CATEGORY_LIMIT
-
-Sample = tuple[torch.Tensor, dict[str, Any]]
-Augment = Callable[[tv_tensors.Image, dict[str, Any]], Sample]
+from edgemask.spec import CATEGORY_LIMIT, KEYPOINT_LIMIT
 
 _FAR = 1e9
 
@@ -39,7 +37,7 @@ _IMAGE = {
     "height": number(1, _FAR),
     "width": number(1, _FAR),
 }
-_CATEGORY = {"id": whole(0, CATEGORY_LIMIT), "name": text}
+_CATEGORY = {"id": whole(0, CATEGORY_LIMIT), "name": text, "keypoints": optional(several(text, 1, KEYPOINT_LIMIT))}
 _OBJECT = {"image_id": whole(-CATEGORY_LIMIT, CATEGORY_LIMIT), "category_id": whole(0, CATEGORY_LIMIT), "bbox": _box}
 
 
@@ -52,12 +50,14 @@ class CocoAnnotations:
         images: `images` entries by id, in the file's order.
         objects: `annotations` entries by image id; an image without objects has an empty list.
         categories: id and name of each category, ordered by id; a label is a position in it plus 1.
+        keypoint_names: names of the keypoints that each object has, in their order; empty where categories list none.
     """
 
     path: Path
     images: dict[int, dict[str, Any]]
     objects: dict[int, list[dict[str, Any]]]
     categories: tuple[tuple[int, str], ...]
+    keypoint_names: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -89,7 +89,8 @@ def read_annotations(path: str | Path) -> CocoAnnotations:
             "expected a JSON object with the lists images, annotations and categories",
         ) from error
     images_by_id = _by_id(path, "image", images, _IMAGE)
-    names = {identity: entry["name"] for identity, entry in _by_id(path, "category", categories, _CATEGORY).items()}
+    categories_by_id = _by_id(path, "category", categories, _CATEGORY)
+    names = {identity: entry["name"] for identity, entry in categories_by_id.items()}
     objects: dict[int, list[dict[str, Any]]] = {identity: [] for identity in images_by_id}
     for position, entry in enumerate(annotations, 1):
         where = f"{path}: {_named('annotation', entry, position)}"
@@ -98,7 +99,15 @@ def read_annotations(path: str | Path) -> CocoAnnotations:
             if entry[name] not in listed:
                 raise DatasetError(f"{where} has {name} {entry[name]}, which is not listed", "mend or remove it")
         objects[entry["image_id"]].append(entry)
-    return CocoAnnotations(path, images_by_id, objects, tuple(sorted(names.items())))
+    keypoint_names = _keypoint_names(path, categories_by_id)
+    return CocoAnnotations(path, images_by_id, objects, tuple(sorted(names.items())), keypoint_names)
+
+
+def _keypoint_names(path: Path, categories: Mapping[int, dict[str, Any]]) -> tuple[str, ...]:
+    listed = {tuple(entry["keypoints"]) for entry in categories.values() if entry.get("keypoints")}
+    if len(listed) > 1:
+        raise DatasetError(f"{path}: categories have different keypoints", "a model has one list of them for all")
+    return listed.pop() if listed else ()
 
 
 def _by_id(path: Path, kind: str, entries: list[Any], fields: Mapping[str, Check]) -> dict[int, dict[str, Any]]:
@@ -135,17 +144,31 @@ class CocoDataset(Dataset[Sample]):
     """Images and targets as torchvision's detection models take them for training.
 
     An item is a float32 [3, H, W] RGB image in 0-1 and a target with `boxes` float32 [N, 4] xyxy in pixels,
-    `labels` int64 [N] and `masks` uint8 [N, H, W]. Crowd regions and objects without a pixel are left out.
+    `labels` int64 [N], and what the tasks ask for: `masks` uint8 [N, H, W]; `keypoints` float32 [N, K, 3], numbers of
+    pixels, and 1, or 0 where a point is not marked or outside. Crowd regions and objects without a pixel are left out.
 
     Args:
         folder: where the images lie.
         annotations: what `read_annotations` gave.
+        tasks: what a model learns, as `ModelSpec.tasks` has it. Boxes are those of the masks; without the task
+            `masks`, objects without an outline have the pixels of their `bbox`.
+
+    Raises:
+        DatasetError: an image is not in the folder, or keypoints are to be learnt and no category lists them.
     """
 
-    def __init__(self, folder: str | Path, annotations: CocoAnnotations) -> None:
+    def __init__(
+        self, folder: str | Path, annotations: CocoAnnotations, tasks: Sequence[str] = ("boxes", "masks")
+    ) -> None:
         self.folder = Path(folder)
         self.annotations = annotations
+        self.tasks = tuple(tasks)
         self._ids = list(annotations.images)
+        if "keypoints" in self.tasks and not annotations.keypoint_names:
+            raise DatasetError(
+                f"{annotations.path} has no category with a list of keypoints",
+                "give a file of keypoints, such as COCO's person_keypoints, or train a model without them",
+            )
         missing = [entry["file_name"] for entry in annotations.images.values() if not self.path(entry).is_file()]
         if missing:
             shown = ", ".join(missing[:3]) + " …" * (len(missing) > 3)
@@ -165,82 +188,59 @@ class CocoDataset(Dataset[Sample]):
         return self.augmented(index, None)
 
     def augmented(self, index: int, augment: Augment | None) -> Sample:
-        """Item `index` with image, masks and labels changed by `augment` before boxes are taken from the masks."""
+        """Item `index`, with all but boxes changed by `augment`, before they are taken from the masks."""
         entry = self.annotations.images[self._ids[index]]
         pixels = load_image(self.path(entry))
-        masks, labels = self._objects(entry, pixels.shape[0], pixels.shape[1])
-        image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
-        target: dict[str, Any] = {"masks": tv_tensors.Mask(torch.from_numpy(masks)), "labels": torch.from_numpy(labels)}
-        if augment is not None:
-            image, target = augment(image, target)
-        return v2.functional.to_dtype(image.as_subclass(torch.Tensor), torch.float32, scale=True), with_boxes(target)
-
-    def _objects(self, entry: dict[str, Any], height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        if (entry["height"], entry["width"]) != (height, width):
+        size = pixels.shape[:2]
+        if (entry["height"], entry["width"]) != size:
             raise DatasetError(
-                f"{self.path(entry)} is {width}x{height} pixels, its annotations say "
+                f"{self.path(entry)} is {size[1]}x{size[0]} pixels, its annotations say "
                 f"{entry['width']}x{entry['height']}",
                 "mend the width and height in the annotation file",
             )
         objects = [o for o in self.annotations.objects[entry["id"]] if not o.get("iscrowd")]
+        image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
+        target = self._target(entry, objects, *size)
+        if augment is not None:
+            image, target = augment(image, target)
+        target = with_boxes(target)
+        if "masks" not in self.tasks:
+            del target["masks"]
+        return v2.functional.to_dtype(image.as_subclass(torch.Tensor), torch.float32, scale=True), target
+
+    def _target(
+        self, image: Mapping[str, Any], objects: list[dict[str, Any]], height: int, width: int
+    ) -> dict[str, Any]:
+        ids, count = self.annotations.category_ids, len(self.annotations.keypoint_names)
         masks = np.zeros((len(objects), height, width), np.uint8)
-        for mask, annotation in zip(masks, objects, strict=True):
+        points = np.full((len(objects), count, 2), np.nan, np.float32)
+        for mask, own, annotation in zip(masks, points, objects, strict=True):
             try:
-                mask[:] = rle_to_bitmap(segmentation_to_rle(annotation.get("segmentation"), height, width))
+                mask[:] = rle_to_bitmap(segmentation_to_rle(self._outline(annotation), height, width))
+                if "keypoints" in self.tasks and annotation.get("keypoints"):
+                    own[:] = _marked(annotation["keypoints"], count)
             except UsageError as error:
-                where = f"{self.annotations.path}: annotation {annotation.get('id')} of {entry['file_name']}"
+                where = f"{self.annotations.path}: annotation {annotation.get('id')} of {image['file_name']}"
                 raise DatasetError(f"{where}: {error.problem}", "mend or remove it") from error
-        ids = self.annotations.category_ids
-        return masks, np.array([ids.index(o["category_id"]) + 1 for o in objects], np.int64)
+        target: dict[str, Any] = {
+            "masks": tv_tensors.Mask(torch.from_numpy(masks)),
+            "labels": torch.tensor([ids.index(o["category_id"]) + 1 for o in objects], dtype=torch.int64),
+        }
+        if "keypoints" in self.tasks:
+            target["keypoints"] = tv_tensors.KeyPoints(torch.from_numpy(points), canvas_size=(height, width))
+        return target
+
+    def _outline(self, annotation: Mapping[str, Any]) -> Any:
+        outline = annotation.get("segmentation")
+        if outline or "masks" in self.tasks:
+            return outline
+        left, top, wide, high = annotation["bbox"]
+        right, bottom = left + wide, top + high
+        return [[left, top, right, top, right, bottom, left, bottom]]
 
 
-def with_boxes(target: dict[str, Any]) -> dict[str, Any]:
-    """Adds the smallest box around each mask and drops objects without a pixel: crops may have cut them off."""
-    masks = target["masks"].as_subclass(torch.Tensor)
-    rows, columns = masks.amax(2).bool(), masks.amax(1).bool()
-    kept = rows.any(1) & columns.any(1)
-    masks, rows, columns = masks[kept], rows[kept].to(torch.uint8), columns[kept].to(torch.uint8)
-    left, top = columns.argmax(1), rows.argmax(1)
-    right = columns.shape[1] - columns.flip(1).argmax(1)
-    bottom = rows.shape[1] - rows.flip(1).argmax(1)
-    boxes = torch.stack([left, top, right, bottom], 1).to(torch.float32)
-    return {"boxes": boxes, "labels": target["labels"][kept], "masks": masks}
-
-
-class AlignedCrop(v2.RandomResizedCrop):  # type: ignore[misc]
-    """torchvision's transform with masks sampled at pixel centres, as images are.
-
-    Its own nearest sampling of masks lies half a pixel to the right and below: measured 0.49 pixels on 172 crops, which
-    costs a mask of 30 pixels an eighth of its IoU.
-    """
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Crops and resizes one input of the sample."""
-        if not isinstance(inpt, tv_tensors.Mask):
-            return super().transform(inpt, params)
-        window = [params[name] for name in ("top", "left", "height", "width")]
-        cut = v2.functional.crop_image(inpt.as_subclass(torch.Tensor), *window)
-        exact = v2.InterpolationMode.NEAREST_EXACT
-        return tv_tensors.Mask(v2.functional.resize_image(cut, list(self.size), interpolation=exact))
-
-
-def augmentation(
-    *, crop: int | None = None, crop_share: tuple[float, float] = (0.15, 0.7), flips: bool = False
-) -> Augment:
-    """The augmentation of `train`, by torchvision's transforms: crop and scale, flips, light and colour.
-
-    Args:
-        crop: side in pixels to which a random crop is resized; None keeps whole images as they are.
-        crop_share: range of the crop's share of the image's area: a wide one varies the scale of the objects.
-        flips: flip upside down too, for pictures without a natural up.
-    """
-    steps: list[Any] = []
-    if crop is not None:
-        # No antialiasing: the exported graph's input is resized without it too.
-        steps.append(AlignedCrop(crop, scale=crop_share, ratio=(0.8, 1.25), antialias=False))
-    steps.append(v2.RandomHorizontalFlip())
-    if flips:
-        steps.append(v2.RandomVerticalFlip())
-    steps.append(v2.RandomPhotometricDistort(p=0.5))
-    transform: Augment = v2.Compose(steps)
-    return transform
+def _marked(numbers: Any, count: int) -> NDArray[np.float32]:
+    """COCO's x, y, visibility of each keypoint in turn as float32 [K, 2]; NaN where a point is not marked."""
+    found = several(number(-_FAR, _FAR), 3 * count, 3 * count)("keypoints", numbers)
+    points = np.array(found, np.float32).reshape(count, 3)
+    return np.where(points[:, 2:] > 0, points[:, :2], np.float32(np.nan))

@@ -12,9 +12,14 @@ from edgemask.checks import Described, printable, refuse
 from edgemask.dependencies import require
 from edgemask.errors import ImageError
 
+TIFF_SETTING = "EDGEMASK_TIFF"
+_TIFF = os.environ.get(TIFF_SETTING) == "1"
+_TIFF_SUFFIXES = (".tif", ".tiff")
 # Few decoders, all in daily use: each format that Pillow may try is more code that reads a stranger's bytes.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")  # of the files that are taken from a folder
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", *(("TIFF",) if _TIFF else ()))
+# Of the files that are taken from a folder.
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp", *(_TIFF_SUFFIXES if _TIFF else ()))
+_SHOWN_FORMATS = "JPEG, PNG, BMP, WebP or TIFF" if _TIFF else "JPEG, PNG, BMP or WebP"
 # 248 MiB while Pillow decodes them, four bytes a pixel, which also a file may cost that turns out to be broken.
 PIXEL_LIMIT = 65_000_000
 _RUN_LENGTH_LIMIT = 8_000_000  # of a run-length encoded BMP: Pillow decodes it byte by byte, in Python
@@ -36,7 +41,8 @@ _RANGE_REMEDY = "scale it to 0-255 and cast it to uint8 first: the range of its 
 def load_image(source: str | os.PathLike[str] | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Returns a C-contiguous uint8 [H, W, 3] RGB image.
 
-    Files (JPEG, PNG, BMP, WebP) and Pillow images are turned upright by their EXIF orientation. Alpha is
+    Files (JPEG, PNG, BMP, WebP; TIFF where the environment has EDGEMASK_TIFF=1 when edgemask is imported) and
+    Pillow images are turned upright by their EXIF orientation. Alpha is
     dropped, the first frame of an animation is taken. Of 16 bits a channel, grey is divided by 257, and colour
     keeps its high byte. CMYK and YCbCr are converted by Pillow's formulas, without a profile; LAB, of the white
     point D50, by profiles to sRGB. Pillow's floats (mode F) are grey: within 0-1 they are multiplied by 255,
@@ -108,7 +114,9 @@ def _load_file(path: Path) -> NDArray[np.uint8]:
         _refuse_file(name, f"it has more than {PIXEL_LIMIT} pixels", error)
     except UnidentifiedImageError as error:
         remedy = "convert it to PNG, or open it with Pillow and pass the Pillow image"
-        raise ImageError(f"{name}: no sound JPEG, PNG, BMP or WebP image", remedy) from error
+        if path.suffix.lower() in _TIFF_SUFFIXES and not _TIFF:
+            remedy = f"set {TIFF_SETTING}=1 in the environment to have TIFF read, or convert it to PNG"
+        raise ImageError(f"{name}: no sound {_SHOWN_FORMATS} image", remedy) from error
     except ImageError:
         raise
     # Damaged files make Pillow raise whatever it runs into: OSError, SyntaxError, ValueError, struct.error ...

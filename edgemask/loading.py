@@ -7,7 +7,8 @@ from typing import cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from edgemask.datasets import Augment, CocoDataset, Sample
+from edgemask.augmentation import Augment, Sample
+from edgemask.datasets import CocoDataset
 from edgemask.errors import EdgemaskError
 
 _EPOCHS, _IMAGES = 100_003, 1_000_003  # primes: no two epochs of neighbouring seeds share their random numbers

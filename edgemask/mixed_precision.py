@@ -1,4 +1,4 @@
-"""Training in bfloat16, with what boxes are made of in float32."""
+"""Training in 16 bits, with what boxes are made of in float32."""
 
 from collections import OrderedDict
 from typing import Any
@@ -11,13 +11,14 @@ def keep_boxes_exact(model: GeneralizedRCNN) -> None:
     """Makes backbone and heads give float32.
 
     torchvision lays anchors in the dtype of the feature maps and computes boxes and their targets in that of the
-    deltas, where bfloat16 would round coordinates above 256 to even pixels.
+    deltas, where bfloat16 would round coordinates above 256 to even pixels, and float16 above 2048.
 
     Args:
         model: gets hooks, which work whether or not it computes under autocast.
     """
-    heads = (model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor)
-    for part in filter(None, (model.backbone, *heads)):
+    heads = model.roi_heads
+    predictors = (heads.box_predictor, heads.mask_predictor, heads.keypoint_predictor)
+    for part in filter(None, (model.backbone, model.rpn.head, *predictors)):
         part.register_forward_hook(lambda _module, _inputs, output: _as_float(output))
 
 

@@ -37,6 +37,7 @@ TASKS = ("boxes", "masks", "keypoints", "semantic")
 
 TEXT_LIMIT = 1 << 20
 CLASS_LIMIT = 10_000
+KEYPOINT_LIMIT = 1024  # of an object
 SIDE_LIMIT = 16_384
 # Either of min_size and max_size may be huge to leave the other in charge; only the canvas costs memory.
 RESIZE_LIMIT = 1_000_000
@@ -255,7 +256,7 @@ _CHECKS: dict[str, Check] = {
     "max_proposals": optional(whole(1, 100_000)),
     "proposals": choice("rpn", "input"),
     "mask_size": optional(whole(1, 1024)),
-    "num_keypoints": optional(whole(1, 1024)),
+    "num_keypoints": optional(whole(1, KEYPOINT_LIMIT)),
     "outputs": choice("flat", "padded"),
     "precision": choice("fp32", "fp16", "int8"),
     "ops": optional(several(_op, 0, OP_LIMIT)),

@@ -25,6 +25,7 @@ Objects = Iterator[tuple[str, Any]]  # name of the class, and COCO's segmentatio
 
 
 def yolo(labels: Path, names: Sequence[str], height: int, width: int) -> Objects:
+    """A line of a text file for each object: number of the class, then x y ... as shares of the sides."""
     for number, line in enumerate(labels.with_suffix(".txt").read_text().splitlines(), 1):
         kind, *points = line.split()
         if len(points) < 6 or len(points) % 2:
@@ -33,6 +34,7 @@ def yolo(labels: Path, names: Sequence[str], height: int, width: int) -> Objects
 
 
 def labelme(labels: Path, names: Sequence[str], height: int, width: int) -> Objects:
+    """The polygons of a JSON file; those of one group are parts of one object."""
     objects: dict[Any, tuple[str, list[list[float]]]] = {}
     for number, shape in enumerate(json.loads(labels.with_suffix(".json").read_text(encoding="utf-8"))["shapes"]):
         if shape.get("shape_type", "polygon") != "polygon":
@@ -46,6 +48,7 @@ def labelme(labels: Path, names: Sequence[str], height: int, width: int) -> Obje
 
 
 def voc(labels: Path, names: Sequence[str], height: int, width: int) -> Objects:
+    """The numbers in a picture of objects, with the classes of the picture beside it."""
     kinds, objects = (
         np.asarray(Image.open(folder / labels.with_suffix(".png").name))  # palette indices; 255 is a border
         for folder in (labels.parent.with_name("SegmentationClass"), labels.parent)
@@ -55,6 +58,7 @@ def voc(labels: Path, names: Sequence[str], height: int, width: int) -> Objects:
 
 
 def main(reader: str, images: str, labels: str, output: str, *names: str) -> None:
+    """Writes the COCO file of a folder of images."""
     read: Callable[..., Objects] = {"yolo": yolo, "labelme": labelme, "voc": voc}[reader]
     if read is yolo:
         listed = yaml.safe_load(Path(names[0]).read_text(encoding="utf-8"))["names"]

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from edgemask.datasets import CocoDataset, augmentation, read_annotations, with_boxes
+from edgemask.augmentation import augmentation, with_boxes
+from edgemask.datasets import CocoDataset, read_annotations
 from edgemask.errors import DatasetError, ImageError
 from edgemask.masks import bitmap_to_rle
 

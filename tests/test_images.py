@@ -1,6 +1,9 @@
 """Images: any sound file becomes RGB, any other one an ImageError."""
 
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +201,22 @@ def test_unusable_array_is_refused_with_a_remedy(source: Any, got: str, remedy: 
         load_image(source)
     assert (caught.value.remedy is None) == (remedy is None)
     assert (remedy or "") in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB"])
+def test_tiff_by_an_opt_in(tmp_path: Path, mode: str) -> None:
+    values = np.linspace(0, 65_535 if mode == "I;16" else 255, 35).reshape(5, 7)
+    stored = values.astype(np.uint16 if mode == "I;16" else np.uint8)
+    grey = np.rint(stored / 257).astype(np.uint8) if mode == "I;16" else stored
+    path = tmp_path / "cells.tif"
+    Image.fromarray(np.stack([stored] * 3, axis=2) if mode == "RGB" else stored).save(path, compression="tiff_lzw")
+    with pytest.raises(ImageError, match="no sound JPEG, PNG, BMP or WebP image") as caught:
+        load_image(path)
+    assert "EDGEMASK_TIFF=1" in str(caught.value.remedy)
+    code = (
+        "import sys, numpy; from edgemask.images import IMAGE_SUFFIXES, load_image;"
+        "assert '.tif' in IMAGE_SUFFIXES; numpy.save(sys.argv[2], load_image(sys.argv[1]))"
+    )
+    opted = os.environ | {"EDGEMASK_TIFF": "1"}
+    subprocess.run([sys.executable, "-c", code, path, tmp_path / "read.npy"], env=opted, check=True, timeout=60)
+    np.testing.assert_array_equal(np.load(tmp_path / "read.npy"), np.stack([grey] * 3, axis=2))

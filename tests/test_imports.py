@@ -18,7 +18,7 @@ LAYERS = [
     "errors dependencies checks files offspring processors progress environment spec detections semantic images canvas "
     "masks keypoints proposals ops video parity runs stage_record scenes",
     "drawing map_drawing",
-    "evaluation models description datasets loading weight_files checkpoints reference semantic_reference "
+    "evaluation models description augmentation datasets loading weight_files checkpoints reference semantic_reference "
     "reference_stages fake_quantization mixed_precision training",
     "runtimes",
     "divergence optest cluster",
@@ -34,7 +34,9 @@ PYTORCH = LIGHT | {"safetensors", "torch", "torchvision"}
 AT_TOP = {
     **dict.fromkeys(["cli", "demo", "report"], COMMAND_LINE),
     **dict.fromkeys(["models", "description", "weight_files", "checkpoints", "reference"], PYTORCH),
-    **dict.fromkeys(["semantic_reference", "reference_stages", "datasets", "loading", "training"], PYTORCH),
+    **dict.fromkeys(
+        ["semantic_reference", "reference_stages", "augmentation", "datasets", "loading", "training"], PYTORCH
+    ),
     **dict.fromkeys(["fake_quantization", "mixed_precision"], PYTORCH),
     "runtimes": LIGHT | {"onnx", "google"},  # its protobuf, which onnx brings along
     "quantization": LIGHT | {"onnx"},

@@ -30,7 +30,8 @@ def train(
     annotations: Annotated[Path, typer.Option(metavar="FILE", help="Their annotations, in COCO format.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The checkpoint to write.")],
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE|NAME", help="Weights to start from; torchvision's by name: COCO_V1.")
+        Path | None,
+        typer.Option(metavar="FILE|NAME", help="To start from; torchvision's by name: COCO_V1, IMAGENET1K_V1."),
     ] = None,
     val_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Validation images.")] = None,
     val_annotations: Annotated[
@@ -63,7 +64,10 @@ def train(
     freeze_norm: Annotated[
         bool, typer.Option("--freeze-norm", help="Keep statistics of normalisation: for small batches.")
     ] = False,
-    amp: Annotated[bool, typer.Option("--amp", help="Compute in bfloat16.")] = False,
+    amp: Annotated[str | None, typer.Option(metavar="bf16|fp16", help="Compute in 16 bits where safe.")] = None,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Lay weights out so, for tensor cores.")
+    ] = False,
     quantize: Annotated[bool, typer.Option("--quantize", help="Fine-tune --weights for INT8.")] = False,
     average: Annotated[float, typer.Option(metavar="R", help="Decay of the moving average that is stored.")] = 0.998,
     half: Annotated[bool, typer.Option("--half", help="Store weights as float16.")] = False,
@@ -96,6 +100,7 @@ def train(
             flips=flips,
             freeze_norm=freeze_norm,
             amp=amp,
+            channels_last=channels_last,
             quantize=quantize,
             average=average,
             half=half,

@@ -3,6 +3,7 @@
 Every builder gives a model of torchvision's classes, untrained; weights come from `edgemask.checkpoints`.
 """
 
+from edgemask.models.backbones import backbone_weight_names, load_backbone
 from edgemask.models.builders import BUILDERS, Builder, Model, argument_names, build, parameter_count, prediction_device
 from edgemask.models.compact import compact_resnet, maskrcnn_compact_fpn
 from edgemask.models.composed import mask_keypoint_rcnn, maskrcnn_resnet50_c4
@@ -16,10 +17,12 @@ __all__ = [
     "Model",
     "argument_names",
     "arguments_in",
+    "backbone_weight_names",
     "build",
     "class_count_in",
     "compact_resnet",
     "fetch",
+    "load_backbone",
     "mask_keypoint_rcnn",
     "maskrcnn_compact_fpn",
     "maskrcnn_resnet50_c4",

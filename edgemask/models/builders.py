@@ -19,7 +19,7 @@ from edgemask.errors import UsageError
 from edgemask.models.compact import maskrcnn_compact_fpn
 from edgemask.models.composed import COMPOSED_BUILDERS
 from edgemask.models.published import PUBLISHED_BUILDERS
-from edgemask.spec import CLASS_LIMIT
+from edgemask.spec import CLASS_LIMIT, KEYPOINT_LIMIT
 
 Model: TypeAlias = GeneralizedRCNN | _SimpleSegmentationModel
 Builder: TypeAlias = Callable[..., Model]
@@ -44,7 +44,7 @@ def _flag(name: str, value: Any) -> bool:
     return value
 
 
-_CHECKS: Mapping[str, Check] = {"num_keypoints": whole(1, 1024), "aux_loss": _flag}
+_CHECKS: Mapping[str, Check] = {"num_keypoints": whole(1, KEYPOINT_LIMIT), "aux_loss": _flag}
 
 
 def build(name: str, num_classes: int, /, **arguments: Any) -> Model:

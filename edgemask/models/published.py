@@ -3,14 +3,16 @@
 A builder never has weights: a checkpoint names its builder, and must not make us go online.
 """
 
+import contextlib
 import http.client
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from torchvision.models import WeightsEnum
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.segmentation._utils import _SimpleSegmentationModel
 
@@ -61,6 +63,18 @@ def weight_names(name: str) -> tuple[str, ...]:
     )
 
 
+@contextlib.contextmanager
+def downloading(name: str, entry: WeightsEnum) -> Iterator[None]:
+    """Turns what may happen while torchvision gets weights of a model into a DependencyMissing that helps."""
+    try:
+        yield
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        raise DependencyMissing(
+            f"cannot fetch {entry.name} of {name}: {error}",
+            f"download {Path(entry.url).name} elsewhere and put it into {Path(torch.hub.get_dir()) / 'checkpoints'}",
+        ) from error
+
+
 def fetch(name: str, weights: str) -> tuple[GeneralizedRCNN | _SimpleSegmentationModel, tuple[str, ...]]:
     """Gets a model with torchvision's own weights, from its cache or from the network.
 
@@ -83,13 +97,8 @@ def fetch(name: str, weights: str) -> tuple[GeneralizedRCNN | _SimpleSegmentatio
             f"{weights!r} is neither a file nor weights that torchvision has for {name}",
             f"give a file, or {' or '.join(names)}" if names else "give a file",
         ) from error
-    try:
+    with downloading(name, entry):
         model = torchvision.models.get_model(name, weights=entry)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise DependencyMissing(
-            f"cannot fetch {weights} of {name}: {error}",
-            f"download {Path(entry.url).name} elsewhere and put it into {Path(torch.hub.get_dir()) / 'checkpoints'}",
-        ) from error
     if isinstance(model, _SimpleSegmentationModel):
         model.aux_classifier = None  # for training alone; the builder has none either
     # The first is the background whatever its name: "__background__", or "no person" where there are keypoints.

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from edgemask.datasets import CocoDataset, Sample, augmentation
+from edgemask.augmentation import Sample, augmentation
+from edgemask.datasets import CocoDataset
 from edgemask.errors import ModelFileError, UsageError
 from edgemask.fake_quantization import FakeQuantization
 from edgemask.files import creating
@@ -27,6 +29,8 @@ from edgemask.training.team import Processes
 from edgemask.weight_files import read_tensors
 
 SAVE_EVERY = 200  # steps between two saved states: about three minutes of a compact model on two cores
+_SIXTEEN_BITS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_FIRST_SCALE = 2.0**12  # of gradients in float16: it doubles while they keep within range
 _RANKS = 7919  # prime: between the random numbers of two processes
 
 # Called in all processes after each epoch with the averaged model and the curve so far; gives the row's other facts.
@@ -69,19 +73,23 @@ def fit(
         OutputError: the state cannot be written.
     """
     model.to(team.device).train()
+    if plan.channels_last:
+        model.to(memory_format=torch.channels_last)
     _set_sizes(model, plan)
     if plan.freeze_norm:
         _freeze_norm(model)
     decay = get_ema_multi_avg_fn(plan.average)  # type: ignore[no-untyped-call]
     average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
-    if plan.amp:
+    if plan.amp is not None:
         keep_boxes_exact(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, plan.weight_decay), lr=plan.learning_rate)
     per_epoch = math.ceil(len(dataset) / (plan.batch_size * plan.accumulate * team.count))
     total = plan.epochs * per_epoch
+    scaler = torch.amp.GradScaler(team.device.type, _FIRST_SCALE, enabled=plan.amp == "fp16")
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, total, plan))
     curve = Curve()
     parts = {"model": model, "average": average, "optimizer": optimizer, "scheduler": scheduler, "curve": curve}
+    parts["scaler"] = scaler
     quantization = FakeQuantization(model, total) if plan.quantize else None  # hooks the model: copied before that
     if quantization is not None:
         parts["quantization"] = quantization
@@ -91,7 +99,12 @@ def fit(
         torch.manual_seed(plan.seed + _RANKS * team.rank)
     samples = batches(
         dataset,
-        augmentation(crop=plan.crop, crop_share=plan.crop_share, flips=plan.flips),
+        augmentation(
+            crop=plan.crop,
+            crop_share=plan.crop_share,
+            flips=plan.flips,
+            keypoint_names=dataset.annotations.keypoint_names,
+        ),
         batch_size=plan.batch_size * plan.accumulate,
         seed=plan.seed,
         first=first,
@@ -103,12 +116,15 @@ def fit(
         torch.set_rng_state(random)  # after the loader was made, which takes a random number
     shown = progress(samples, "train", total, first) if team.first else samples
     for step, batch in enumerate(shown, first):
-        losses = team.mean(_step(losses_of, batch, optimizer, plan, team.device))
+        losses = team.mean(_step(losses_of, batch, optimizer, scaler, plan, team.device))
         loss = losses["loss"]
         if not math.isfinite(loss):
             raise UsageError(f"the loss became {loss} in step {step}", "lower --learning-rate")
         learning_rate = float(scheduler.get_last_lr()[0])
-        scheduler.step()
+        with warnings.catch_warnings():
+            # The first steps may be beyond float16, and are left out by intent.
+            warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step", UserWarning)
+            scheduler.step()
         average.update_parameters(model)
         curve.add(losses)
         mean_loss = loss if math.isnan(mean_loss) else 0.98 * mean_loss + 0.02 * loss
@@ -140,6 +156,7 @@ def _step(
     losses_of: Callable[..., dict[str, torch.Tensor]],
     batch: list[Sample],
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     plan: TrainingPlan,
     device: torch.device,
 ) -> dict[str, float]:
@@ -151,15 +168,17 @@ def _step(
         images = [image.to(device, non_blocking=True) for image, _ in chunk]
         targets = [{name: value.to(device, non_blocking=True) for name, value in target.items()} for _, target in chunk]
         with _alone(losses_of, number < len(chunks)):
-            with torch.autocast(device.type, torch.bfloat16, enabled=plan.amp):
+            with torch.autocast(device.type, _SIXTEEN_BITS.get(plan.amp or ""), enabled=plan.amp is not None):
                 losses = losses_of(images, targets)
                 loss = torch.stack(list(losses.values())).sum()
             share = len(chunk) / len(batch)
-            (loss * share).backward()  # type: ignore[no-untyped-call]
+            scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
         for name, value in ("loss", loss), *losses.items():
             found[name] = found.get(name, 0.0) + share * value.item()
+    scaler.unscale_(optimizer)
     torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 10.0)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
     return found
 
 

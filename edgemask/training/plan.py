@@ -28,7 +28,9 @@ class TrainingPlan:
         scales: shorter sides in pixels, of which each whole image gets one at random; empty: the model's own.
         flips: flip upside down too.
         freeze_norm: keep the statistics of normalisation as they are, for batches of one or two images.
-        amp: compute in bfloat16 where that is safe.
+        amp: compute in `bf16` or `fp16` where that is safe; float16's gradients are scaled, and a step in which they
+            leave its range is left out. None: float32.
+        channels_last: lay weights out with channels last, which tensor cores like; the same results but for rounding.
         quantize: fine-tune for INT8, as `fake_quantization` does it.
         average: decay of the moving average of weights that is evaluated and stored.
         half: store the weights as float16.
@@ -49,7 +51,8 @@ class TrainingPlan:
     scales: tuple[int, ...] = ()
     flips: bool = False
     freeze_norm: bool = False
-    amp: bool = False
+    amp: str | None = None
+    channels_last: bool = False
     quantize: bool = False
     average: float = 0.998
     half: bool = False
@@ -65,7 +68,7 @@ class TrainingPlan:
         if self.crop is not None and self.scales:
             raise UsageError("scales with crop: crops have one size", "vary --crop-share, or leave out --crop")
         if self.quantize and self.amp:
-            raise UsageError("quantize with amp: bfloat16 is as coarse as the INT8 to train for", "leave out --amp")
+            raise UsageError("quantize with amp: 16 bits are as coarse as the INT8 to train for", "leave out --amp")
 
 
 _CHECKS = {
@@ -78,6 +81,7 @@ _CHECKS = {
     "warmup_steps": whole(0, 1_000_000_000),
     "crop": optional(whole(32, 16_384)),
     "scales": several(whole(32, 16_384), 0, 100),
+    "amp": optional(choice("bf16", "fp16")),
     "average": number(0, 1 - 1e-9),
     "seed": whole(0, 10_000_000),
 }

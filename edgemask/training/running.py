@@ -17,7 +17,7 @@ from edgemask.description import spec_of
 from edgemask.errors import DatasetError, OutputError, UsageError
 from edgemask.evaluation import CocoMetrics, coco_metrics
 from edgemask.fake_quantization import quantized_layers
-from edgemask.models import build, parameter_count, prediction_device
+from edgemask.models import argument_names, build, parameter_count, prediction_device
 from edgemask.progress import progress
 from edgemask.reference import ReferenceDetector
 from edgemask.spec import ModelSpec
@@ -41,7 +41,7 @@ class TrainingReport:
         loss: at the end, smoothed.
         metrics: COCO metrics by task, of the checkpoint on the validation images.
         anew: tensors that did not take their values from the weights given, since the classes are others.
-        best: the checkpoint of the epoch with the best mask AP, or box AP of models without masks.
+        best: the checkpoint of the epoch with the best mask AP; of models without masks keypoint AP, else box AP.
         best_epoch: that epoch, from 1.
     """
 
@@ -79,7 +79,8 @@ def train(
         output: checkpoint to write (safetensors); `OUTPUT.state` beside it holds the state of an unfinished run.
         plan: how to train.
         weights: a checkpoint or state dict of the same architecture to start from, or torchvision's, such as `COCO_V1`;
-            where its classes are others, the layers with an output for each class begin anew.
+            where its classes are others, the layers with an output for each class begin anew. `IMAGENET1K_V1` and its
+            like are weights of the backbone alone.
         val_images: folder of validation images.
         val_annotations: their annotations; with them COCO metrics are measured after each epoch, `output` is written
             then, and the best one is kept beside it as `NAME.best.safetensors`.
@@ -102,14 +103,15 @@ def train(
     if (val_images is None) != (val_annotations is None):
         raise UsageError("validation needs both images and annotations", "give --val-images and --val-annotations")
     found = read_annotations(annotations)
-    dataset = CocoDataset(images, found)
-    validation = None
-    if val_images is not None and val_annotations is not None:
-        validation = _evaluation_data(val_images, val_annotations, found.class_names)  # not after hours of training
+    plan = _with_keypoints(plan, found)
     torch.manual_seed(plan.seed)
     model = _trainable(build(plan.model, len(found.categories) + 1, **plan.arguments), plan.model)
-    anew = () if weights is None else start_from(model, plan.model, weights)
     spec = _spec_of(model, found, plan)
+    dataset = _data(images, found, spec)
+    validation = None
+    if val_images is not None and val_annotations is not None:
+        validation = _evaluation_data(val_images, val_annotations, spec)  # not after hours of training
+    anew = () if weights is None else start_from(model, plan.model, weights)
     started = time.monotonic()
     state_path = output.with_name(output.name + ".state")
     with contextlib.ExitStack() as stack:
@@ -142,6 +144,9 @@ def train(
         anew,
         *epochs.best,
     )
+
+
+_JUDGED = ("masks_ap", "keypoints_ap", "boxes_ap")  # by the first of them that a model has, epochs are compared
 
 
 class _Epochs:
@@ -177,7 +182,7 @@ class _Epochs:
         progress.note(f"loss {row['loss']:.3f}")
 
     def _keep_best(self, model: GeneralizedRCNN, curve: Curve) -> None:
-        name = "masks_ap" if "masks_ap" in curve.rows[-1] else "boxes_ap"
+        name = next(name for name in _JUDGED if name in curve.rows[-1])
         best = max(curve.rows, key=lambda row: row.get(name, -1.0))  # of equals, the first
         path = self._output.with_suffix(f".best{self._output.suffix}")
         if best is curve.rows[-1]:
@@ -212,7 +217,7 @@ def evaluate(checkpoint: str | Path, images: str | Path, annotations: str | Path
         DatasetError: the data do not fit together, or have other classes than the model.
     """
     model, spec = load_checkpoint(checkpoint)
-    dataset = _evaluation_data(images, annotations, spec.class_names)
+    dataset = _evaluation_data(images, annotations, spec)
     category_ids = dataset.annotations.category_ids
     detector = ReferenceDetector(_trainable(model, str(checkpoint)).to(prediction_device()), spec)
     results: list[dict[str, Any]] = []
@@ -222,16 +227,29 @@ def evaluate(checkpoint: str | Path, images: str | Path, annotations: str | Path
 
 
 def _trainable(model: torch.nn.Module, name: str) -> GeneralizedRCNN:
-    if isinstance(model, GeneralizedRCNN) and not model.roi_heads.has_keypoint():
+    if isinstance(model, GeneralizedRCNN):
         return model
-    raise UsageError(
-        f"{name} finds keypoints or is semantic, which is not trained here", "train it elsewhere; it exports"
-    )
+    raise UsageError(f"{name} is semantic, which is not trained here", "train it elsewhere; it exports")
 
 
-def _evaluation_data(images: str | Path, annotations: str | Path, class_names: tuple[str, ...]) -> CocoDataset:
+def _with_keypoints(plan: TrainingPlan, found: CocoAnnotations) -> TrainingPlan:
+    """The plan of a model with as many keypoints as the data have, if it has any and is not told how many."""
+    if not found.keypoint_names or "num_keypoints" not in argument_names(plan.model):
+        return plan
+    return dataclasses.replace(plan, arguments={"num_keypoints": len(found.keypoint_names)} | plan.arguments)
+
+
+def _evaluation_data(images: str | Path, annotations: str | Path, spec: ModelSpec) -> CocoDataset:
     found = read_annotations(annotations)
-    if found.class_names != class_names:
-        problem = f"{annotations} has the classes {found.class_names}, the model {class_names}"
+    if found.class_names != spec.class_names:
+        problem = f"{annotations} has the classes {found.class_names}, the model {spec.class_names}"
         raise DatasetError(problem, "evaluate on data with the classes that the model was trained on")
-    return CocoDataset(images, found)
+    return _data(images, found, spec)
+
+
+def _data(images: str | Path, found: CocoAnnotations, spec: ModelSpec) -> CocoDataset:
+    count = len(found.keypoint_names)
+    if spec.num_keypoints is not None and count not in (0, spec.num_keypoints):
+        problem = f"{found.path} has {count} keypoints an object, the model {spec.num_keypoints}"
+        raise DatasetError(problem, "leave num_keypoints out of the arguments, or take the model's data")
+    return CocoDataset(images, found, spec.tasks)

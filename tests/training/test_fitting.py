@@ -14,7 +14,7 @@ from edgemask.datasets import CocoDataset, read_annotations
 from edgemask.errors import UsageError
 from edgemask.loading import batches
 from edgemask.scenes import write_scenes
-from edgemask.training import TrainingPlan, train
+from edgemask.training import TrainingPlan, fitting, train
 from edgemask.training.fitting import _set_sizes
 
 
@@ -96,3 +96,41 @@ def test_processes_share_what_one_would_take(annotations: Path, count: int, batc
         joined = [index for part in parts for index in part]
         assert set(joined) >= set(whole)
         assert len(joined) == max(len(whole), count)
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_16_bits_give_the_same_losses_but_for_rounding(losses: Callable[..., list[float]], amp: str) -> None:
+    plain, other = losses(), losses(amp=amp)
+    assert other == pytest.approx(plain, rel=0.03)
+    assert other != plain
+
+
+def test_a_step_beyond_float16_is_left_out(monkeypatch: pytest.MonkeyPatch, losses: Callable[..., list[float]]) -> None:
+    scales = []
+    real = torch.amp.GradScaler.update
+
+    def update(scaler: torch.amp.GradScaler) -> None:
+        before = scaler.get_scale()
+        real(scaler)
+        scales.append((before, scaler.get_scale()))
+
+    monkeypatch.setattr(torch.amp.GradScaler, "update", update)
+    monkeypatch.setattr(fitting, "_FIRST_SCALE", 2.0**60)
+    (loss,) = losses(amp="fp16")
+    assert loss > 0
+    assert all(after == before / 2 for before, after in scales), "too large for float16, each time"
+
+
+def test_channels_last(monkeypatch: pytest.MonkeyPatch, losses: Callable[..., list[float]]) -> None:
+    layouts, real = set(), fitting._step
+
+    def step(model: Any, *arguments: Any) -> dict[str, float]:
+        weight = model.roi_heads.mask_head[0][0].weight
+        layouts.add((weight.is_contiguous(memory_format=torch.channels_last), weight.is_contiguous()))
+        return real(model, *arguments)
+
+    monkeypatch.setattr(fitting, "_step", step)
+    plain = losses()
+    assert layouts == {(False, True)}
+    assert losses(channels_last=True) == pytest.approx(plain, rel=0.01)
+    assert layouts == {(False, True), (True, False)}

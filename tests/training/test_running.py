@@ -109,7 +109,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"crop": 48, "flips": True, "amp": True, "half": True}, {"quantize": True}],
+    [{}, {"crop": 48, "flips": True, "amp": "bf16", "half": True}, {"quantize": True}],
     ids=["plain", "all", "quantized"],
 )
 @pytest.mark.parametrize("killed_in", [2, 3, 5])
@@ -277,7 +277,7 @@ def test_bfloat16_trains_alike(run: Callable[..., TrainingReport], monkeypatch: 
     monkeypatch.setattr(fitting, "keep_boxes_exact", lambda model: kept.append(keep_boxes_exact(model)))
     exact = run(TrainingPlan(**SETTINGS | {"epochs": 1}))
     assert not kept
-    coarse = run(TrainingPlan(**SETTINGS | {"epochs": 1, "amp": True}))
+    coarse = run(TrainingPlan(**SETTINGS | {"epochs": 1, "amp": "bf16"}))
     assert len(kept) == 1
     assert coarse.loss != exact.loss
     assert coarse.loss == pytest.approx(exact.loss, rel=0.05)
@@ -389,9 +389,9 @@ def test_a_plan_that_cannot_be_meant(setting: str, value: Any) -> None:
         TrainingPlan(**{setting: value})
 
 
-def test_bfloat16_is_too_coarse_to_train_for_int8() -> None:
-    with pytest.raises(UsageError, match="bfloat16 is as coarse") as caught:
-        TrainingPlan(quantize=True, amp=True)
+def test_16_bits_are_too_coarse_to_train_for_int8() -> None:
+    with pytest.raises(UsageError, match="16 bits are as coarse") as caught:
+        TrainingPlan(quantize=True, amp="bf16")
     assert caught.value.remedy == "leave out --amp"
 
 

@@ -42,6 +42,13 @@ def test_weights_that_torchvision_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starting, "weight_names", lambda builder: ("COCO_V1",))
     monkeypatch.setattr(starting, "fetch", lambda builder, weights: (published, ("person",)))
     model = narrow_model(3, seed=2)
-    assert start_from(model, BUILDER, "COCO_V1") == ANEW
+    assert start_from(model, BUILDER, Path("COCO_V1")) == ANEW, "as the command line gives it"
     name = "backbone.body.stem.0.0.weight"
     assert torch.equal(model.state_dict()[name], published.state_dict()[name])
+
+
+def test_weights_of_the_backbone_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(starting, "load_backbone", lambda model, builder, weights: asked.append((builder, weights)))
+    assert start_from(narrow_model(3), "maskrcnn_resnet18_fpn", Path("IMAGENET1K_V1")) == ()
+    assert asked == [("maskrcnn_resnet18_fpn", "IMAGENET1K_V1")]
