@@ -109,8 +109,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"crop": 48, "flips": True, "amp": "bf16", "half": True}, {"quantize": True}],
-    ids=["plain", "all", "quantized"],
+    [{}, {"crop": 48, "flips": True, "amp": "bf16", "half": True}, {"amp": "fp16"}, {"quantize": True}],
+    ids=["plain", "all", "float16", "quantized"],
 )
 @pytest.mark.parametrize("killed_in", [2, 3, 5])
 def test_a_killed_run_ends_with_the_same_weights(
