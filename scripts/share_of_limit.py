@@ -9,6 +9,7 @@ A share above 100 % is an algorithm with less arithmetic, such as Winograd's. IN
 """
 
 import argparse
+import re
 import statistics
 import sys
 import time
@@ -33,7 +34,7 @@ from edgemask.runtimes.modelfile import read_model
 from edgemask.runtimes.profiles import NodeRun
 
 DEVICES = ("cpu", "openvino:CPU")
-SIDE = 3072  # of the matrices: 38 MB each, more than caches hold
+SIDES = (512, 1024, 2048, 3072)  # of the matrices: those that caches hold, and 38 MB each
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm")  # of `NodeRun.heavy`: what the arithmetic is counted of
 # The modules of our stages, by the names under which PyTorch counts them.
 STAGES = {
@@ -98,14 +99,15 @@ def arithmetic(reference: Path, image: Path) -> dict[str, float]:
 
 
 def peak(repeats: int) -> float:
-    """GFLOP/s of the fastest of some products of two float32 matrices."""
-    one, other = torch.rand(2, SIDE, SIDE)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        torch.mm(one, other)
-        seconds.append(time.perf_counter() - start)
-    return 2e-9 * SIDE**3 / min(seconds)
+    """GFLOP/s of the fastest of some products of two float32 matrices, of several sizes."""
+    found = []
+    for side in SIDES:
+        one, other = torch.rand(2, side, side)
+        for _ in range(repeats):
+            start = time.perf_counter()
+            torch.mm(one, other)
+            found.append(2e-9 * side**3 / (time.perf_counter() - start))
+    return max(found)
 
 
 def profiles(model: Path, device: str, image: Path, repeats: int) -> list[tuple[NodeRun, ...]]:
@@ -124,7 +126,7 @@ def rows_of(
     products, rest = ({stage: [0.0] * len(runs) for stage in [*stages, "all"]} for _ in range(2))
     for number, nodes in enumerate(runs):
         for node in nodes:
-            own = node.name.partition("/")[0]
+            own = stage_of(node.name)
             part = products if node.heavy in PRODUCTS else rest
             for stage in (own if own in work else OTHERS, "all"):
                 part[stage][number] += node.microseconds / 1000
@@ -143,6 +145,11 @@ def rows_of(
             }
         )
     return rows
+
+
+def stage_of(name: str) -> str:
+    """The stage in a node's name, as the runtimes alter it: `fused box_head/fc6/Gemm`, `fpn.3_nchwc`."""
+    return re.split(r"[/.]", name.removeprefix("fused "), maxsplit=1)[0]
 
 
 def show(record: Mapping[str, Any]) -> None:

@@ -26,9 +26,10 @@ def node(name: str, heavy: str | None, microseconds: float) -> NodeRun:
 
 def test_shares_of_drawn_profiles(script: ModuleType) -> None:
     run = [
-        node("backbone/stem/Conv", "Conv", 2000),
+        node("backbone/stem/Conv", "Conv", 1500),
+        node("backbone.3_nchwc", "Conv", 500),
         node("backbone/stem/Add", None, 500),
-        node("box_head/fc6/Gemm", "Gemm", 1000),
+        node("fused box_head/fc6/Gemm", "Gemm", 1000),
         node("box_head/pool/RoiAlign", "RoiAlign", 700),
         node("paste/Add", None, 300),
     ]
@@ -54,7 +55,7 @@ def test_a_model(
     assert sum(work.values()) > 0
     fully_connected = model.roi_heads.box_head.fc6
     assert work["box_head"] >= 2e-9 * fully_connected.weight.numel(), "at least one roi"
-    monkeypatch.setattr(script, "SIDE", 64)
+    monkeypatch.setattr(script, "SIDES", (32, 64))
     words = [str(files.path), "--reference", str(files.checkpoint), "--image", str(image), "--repeats", "1"]
     assert script.main(words) == 0
     shown = capsys.readouterr().out
