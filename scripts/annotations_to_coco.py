@@ -4,7 +4,8 @@
     python scripts/annotations_to_coco.py labelme IMAGES FOLDER_OF_JSON OUTPUT.json NAME NAME ...
     python scripts/annotations_to_coco.py voc JPEGImages SegmentationObject OUTPUT.json NAME NAME ...
 
-The names of the classes, in their order; the same for training and validation. Polygons stay polygons. Of VOC,
+The names of the classes, in their order; the same for training and validation. Polygons stay polygons. An image
+without a file of YOLO or LabelMe has no objects. Of VOC,
 `SegmentationClass` is read beside `SegmentationObject`: number 1 there is the first name.
 """
 
@@ -26,21 +27,26 @@ Objects = Iterator[tuple[str, Any]]  # name of the class, and COCO's segmentatio
 
 def yolo(labels: Path, names: Sequence[str], height: int, width: int) -> Objects:
     """A line of a text file for each object: number of the class, then x y ... as shares of the sides."""
-    for number, line in enumerate(labels.with_suffix(".txt").read_text().splitlines(), 1):
-        kind, *points = line.split()
+    path = labels.with_suffix(".txt")
+    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+        kind, *points = line.split() or [""]
         if len(points) < 6 or len(points) % 2:
-            sys.exit(f"{labels.with_suffix('.txt')}, line {number}: expected a class and the points of an outline")
+            sys.exit(f"{path}, line {number}: expected a class and the points of an outline")
+        if not kind.isdecimal() or int(kind) >= len(names):
+            sys.exit(f"{path}, line {number}: {kind} is no number of {', '.join(names)}")
         yield names[int(kind)], [[float(value) * (height, width)[not at % 2] for at, value in enumerate(points)]]
 
 
 def labelme(labels: Path, names: Sequence[str], height: int, width: int) -> Objects:
     """The polygons of a JSON file; those of one group are parts of one object."""
     objects: dict[Any, tuple[str, list[list[float]]]] = {}
-    for number, shape in enumerate(json.loads(labels.with_suffix(".json").read_text(encoding="utf-8"))["shapes"]):
+    path = labels.with_suffix(".json")
+    shapes = json.loads(path.read_text(encoding="utf-8"))["shapes"] if path.exists() else []
+    for number, shape in enumerate(shapes):
         if shape.get("shape_type", "polygon") != "polygon":
-            sys.exit(f"{labels.with_suffix('.json')}, shape {number}: {shape['shape_type']} is no polygon")
+            sys.exit(f"{path}, shape {number}: {shape['shape_type']} is no polygon")
         if shape["label"] not in names:
-            sys.exit(f"{labels.with_suffix('.json')}, shape {number}: {shape['label']} is none of {', '.join(names)}")
+            sys.exit(f"{path}, shape {number}: {shape['label']} is none of {', '.join(names)}")
         group = shape.get("group_id")  # parts of one object share it
         key = ("alone", number) if group is None else (shape["label"], group)
         objects.setdefault(key, (shape["label"], []))[1].append(np.ravel(shape["points"]).tolist())
@@ -57,9 +63,14 @@ def voc(labels: Path, names: Sequence[str], height: int, width: int) -> Objects:
         yield names[np.bincount(kinds[objects == number]).argmax() - 1], bitmap_to_rle(objects == number)
 
 
+READERS = {"yolo": yolo, "labelme": labelme, "voc": voc}
+
+
 def main(reader: str, images: str, labels: str, output: str, *names: str) -> None:
     """Writes the COCO file of a folder of images."""
-    read: Callable[..., Objects] = {"yolo": yolo, "labelme": labelme, "voc": voc}[reader]
+    read: Callable[..., Objects] = READERS[reader]
+    if not Path(labels).is_dir():
+        sys.exit(f"there is no folder {labels}")
     if read is yolo:
         listed = yaml.safe_load(Path(names[0]).read_text(encoding="utf-8"))["names"]
         names = tuple(listed.values() if isinstance(listed, dict) else listed)
@@ -82,4 +93,6 @@ def main(reader: str, images: str, labels: str, output: str, *names: str) -> Non
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 6 or sys.argv[1] not in READERS:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -1,6 +1,8 @@
 """Annotations of other tools become COCO's: the same pixels, by COCO's own filling of polygons."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,34 @@ def test_boxes_are_no_outlines(images: Path, tmp_path: Path) -> None:
     (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     with pytest.raises(SystemExit, match=r"a\.txt, line 1: expected a class and the points"):
         converted("yolo", images, words)
+
+
+@pytest.mark.parametrize("kind", ["2", "-1", "cell"])
+def test_classes_of_another_number_are_named(images: Path, tmp_path: Path, kind: str) -> None:
+    words = yolo(tmp_path)
+    (tmp_path / "labels" / "a.txt").write_text(f"{kind} 0.5 0.5 0.2 0.2 0.1 0.9\n")
+    with pytest.raises(SystemExit, match=rf"a\.txt, line 1: {kind} is no number of nucleus, cell"):
+        converted("yolo", images, words)
+
+
+@pytest.mark.parametrize("write", [yolo, labelme], ids=lambda write: write.__name__)
+def test_images_without_a_file_have_no_objects(
+    write: Any, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = write(tmp_path)
+    next((tmp_path / "labels").glob("b.*")).unlink()
+    converted(write.__name__, images, words)
+    assert "3 objects in 2 images" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="there is no folder"):
+        converted(write.__name__, images, [str(tmp_path / "nowhere"), *words[1:]])
+
+
+@pytest.mark.parametrize("words", [[], ["yolo", "images"], ["coco", "a", "b", "c", "d"]])
+def test_words_that_cannot_be_meant_show_how(words: list[str]) -> None:
+    script = Path(__file__).resolve().parents[1] / "scripts" / "annotations_to_coco.py"
+    ended = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "annotations_to_coco.py yolo IMAGES LABELS OUTPUT.json data.yaml" in ended.stderr
 
 
 def test_other_shapes_are_named(images: Path, tmp_path: Path) -> None:
