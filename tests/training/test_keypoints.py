@@ -51,7 +51,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("masks", [True, False])
 def test_keypoints_are_learnt(data: Path, tmp_path: Path, *, masks: bool) -> None:
     plan = TrainingPlan(
-        model=BUILDER, arguments={"masks": masks}, epochs=8, batch_size=2, learning_rate=1e-2, warmup_steps=0
+        model=BUILDER, arguments={"masks": masks}, epochs=14, batch_size=2, learning_rate=1e-2, warmup_steps=0
     )
     if not masks:  # nor outlines
         content = json.loads(data.read_text())
