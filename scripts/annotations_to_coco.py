@@ -5,8 +5,8 @@
     python scripts/annotations_to_coco.py voc JPEGImages SegmentationObject OUTPUT.json NAME NAME ...
 
 The names of the classes, in their order; the same for training and validation. Polygons stay polygons. An image
-without a file of YOLO or LabelMe has no objects. Of VOC,
-`SegmentationClass` is read beside `SegmentationObject`: number 1 there is the first name.
+without a file of YOLO or LabelMe has no objects. Of VOC, `SegmentationClass` is read beside `SegmentationObject`:
+number 1 there is the first name.
 """
 
 import json

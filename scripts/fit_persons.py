@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from edgemask.checkpoints import load_state, save_checkpoint
@@ -33,6 +32,7 @@ from edgemask.description import spec_of
 from edgemask.errors import DatasetError, EdgemaskError, OutputError, UsageError
 from edgemask.images import load_image
 from edgemask.masks import rle_to_bitmap, segmentation_to_rle
+from edgemask.mixed_precision import keep_boxes_exact
 from edgemask.models import build, parameter_count
 from edgemask.progress import progress
 from edgemask.weight_files import read_state
@@ -129,10 +129,9 @@ def fit_persons(options: argparse.Namespace) -> None:
     marked = sum(int(photograph.keypoints[..., 2].any(1).sum()) for photograph in photographs)
     say(f"{len(photographs)} photographs, {sum(counts)} persons, {marked} of them with keypoints")
     say(f"{options.model}, {parameter_count(model)} parameters")
-    hooks = keep_boxes_exact(model) if options.bfloat16 else []
+    if options.bfloat16:
+        keep_boxes_exact(model)
     record = fit(model, photographs, steps=options.steps, seconds=60 * options.minutes, bfloat16=options.bfloat16)
-    for hook in hooks:
-        hook.remove()
     save_checkpoint(options.output, model.eval(), spec, half=True, training=record | {"seed": SEED})
     say(f"{options.output}: {options.output.stat().st_size} bytes after {record['steps']} steps")
 
@@ -271,25 +270,6 @@ def target_of(photograph: Photograph) -> dict[str, Tensor]:
     labels = torch.ones(len(photograph.boxes), dtype=torch.int64)
     masks = photograph.masks.to(torch.uint8)
     return {"boxes": photograph.boxes, "labels": labels, "masks": masks, "keypoints": photograph.keypoints}
-
-
-def keep_boxes_exact(model: GeneralizedRCNN) -> list[RemovableHandle]:
-    """Makes backbone and heads give float32, for boxes and losses: bfloat16 rounds pixels above 256."""
-    heads = model.roi_heads
-    predictors = (heads.box_predictor, heads.mask_predictor, heads.keypoint_predictor)
-    return [
-        part.register_forward_hook(lambda _module, _inputs, output: as_float(output))
-        for part in (model.backbone, model.rpn.head, *predictors)
-    ]
-
-
-def as_float(output: Any) -> Any:
-    """What a part gives, in float32."""
-    if isinstance(output, Tensor):
-        return output.float()
-    if isinstance(output, dict):
-        return type(output)((name, as_float(entry)) for name, entry in output.items())
-    return type(output)(as_float(entry) for entry in output)
 
 
 def say(text: str) -> None:

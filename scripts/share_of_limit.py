@@ -5,7 +5,8 @@
 The limit is the fastest product of two float32 matrices that PyTorch does here with as many threads. Arithmetic is
 counted by PyTorch on the reference, a multiplication and an addition as two; times are those that the runtimes' own
 profiles give to convolutions and matrix products of a stage, and to everything else in it. Medians over the repeats.
-A share above 100 % is an algorithm with less arithmetic, such as Winograd's. INT8 has another limit, and is refused.
+It is a yardstick, not the processor's peak: a share above 100 % is a kernel that is better than that product, or needs
+less arithmetic. INT8 has another limit, and is refused.
 """
 
 import argparse

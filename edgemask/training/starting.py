@@ -27,12 +27,11 @@ def start_from(model: GeneralizedRCNN, builder: str, weights: str | Path) -> tup
         ModelFileError: the file cannot be read, or is for another architecture.
         DependencyMissing: torchvision's weights are not to be had here.
     """
-    if str(weights) in backbone_weight_names(builder):
-        load_backbone(model, builder, str(weights))
+    name = str(weights)
+    if name in backbone_weight_names(builder):
+        load_backbone(model, builder, name)
         return ()
-    state = (
-        fetch(builder, str(weights))[0].state_dict() if str(weights) in weight_names(builder) else read_state(weights)
-    )
+    state = fetch(builder, name)[0].state_dict() if name in weight_names(builder) else read_state(weights)
     own = model.state_dict()
     anew = [name for name in own if name.startswith(_OF_CLASSES) and name in state]
     anew = [name for name in anew if own[name].shape != state[name].shape]
