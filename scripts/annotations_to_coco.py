@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from edgemask.errors import EdgemaskError
 from edgemask.images import IMAGE_SUFFIXES, load_image
 from edgemask.masks import bitmap_to_rle, rle_to_bitmap, segmentation_to_rle
 
@@ -95,4 +96,7 @@ def main(reader: str, images: str, labels: str, output: str, *names: str) -> Non
 if __name__ == "__main__":
     if len(sys.argv) < 6 or sys.argv[1] not in READERS:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except (OSError, EdgemaskError) as error:
+        sys.exit(str(error))

@@ -138,10 +138,21 @@ def test_images_without_a_file_have_no_objects(
 
 @pytest.mark.parametrize("words", [[], ["yolo", "images"], ["coco", "a", "b", "c", "d"]])
 def test_words_that_cannot_be_meant_show_how(words: list[str]) -> None:
-    script = Path(__file__).resolve().parents[1] / "scripts" / "annotations_to_coco.py"
-    ended = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, timeout=60, check=False)
+    ended = run(*words)
     assert ended.returncode == 1
     assert "annotations_to_coco.py yolo IMAGES LABELS OUTPUT.json data.yaml" in ended.stderr
+
+
+def test_files_that_are_missing_are_named(images: Path, tmp_path: Path) -> None:
+    words = [*yolo(tmp_path)[:2], str(tmp_path / "nowhere.yaml")]
+    ended = run("yolo", str(images), *words)
+    assert ended.returncode == 1
+    assert ended.stderr == f"[Errno 2] No such file or directory: '{tmp_path / 'nowhere.yaml'}'\n"
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).resolve().parents[1] / "scripts" / "annotations_to_coco.py"
+    return subprocess.run([sys.executable, script, *words], capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_other_shapes_are_named(images: Path, tmp_path: Path) -> None:
