@@ -57,7 +57,7 @@ requirements: $(READY) ## pin requirements.txt anew; ARGS=--upgrade takes the ne
 lowest: $(READY) ## run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 	@.tools/uv/bin/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
 	@.tools/uv/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
-	    --editable '.[all,dev]'
+	    --editable '.[all,dev,docs]'
 	@OMP_NUM_THREADS=1 .venv-lowest/bin/python $(PYTEST_PARALLEL) $(ARGS)
 
 build: $(READY) ## write the source package and the wheel into dist/, and check them

@@ -27,7 +27,7 @@ def package(
         Path, typer.Option(metavar="DIR", help="Model repository of Triton Inference Server; made if missing.")
     ],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the model there.  [default: that of the file]")
+        str | None, typer.Option("--name", metavar="NAME", help="Of the model there.  [default: that of the file]")
     ] = None,
     device: Annotated[
         str,
